@@ -1,0 +1,59 @@
+"""Errors a user can act on.
+
+Every error says what was expected, what was found and what to do about it. Anything that is *not* a subclass of
+:class:`AutopruneError` is a defect of this project, not of the user's input.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AutopruneError(Exception):
+    """Base of all errors caused by input or environment; the command line exits with code 2, REST answers 4xx."""
+
+
+class ModelError(AutopruneError):
+    """A model file or module cannot be used: corrupt, oversized, unsafe or not a supported kind of network."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """A network uses an operator (or a form of it) outside the supported set; names the node and the operator."""
+
+
+class DatasetError(AutopruneError):
+    """Images or labels cannot be used: unreadable, inconsistent, unsafe archive, too few, one class only."""
+
+
+class BudgetError(AutopruneError):
+    """A budget is malformed: unknown quantity, not a number, zero, negative or above the unpruned network."""
+
+
+class InfeasibleBudgetError(BudgetError):
+    """A well-formed budget that no allowed policy reaches; states the smallest reachable value."""
+
+
+class PlanError(AutopruneError):
+    """A plan does not fit the network it is applied to, or its JSON is malformed."""
+
+
+class SearchError(AutopruneError):
+    """A search was asked for something it cannot do: bad settings, a trial told out of order, a foreign journal."""
+
+
+class ExportError(AutopruneError):
+    """An exported file breaks the budget or disagrees numerically with the network it came from; says by how much."""
+
+
+class NumericalError(AutopruneError):
+    """Masked and pruned networks disagree, or scores are not finite: the job stops rather than return a wrong network."""
+
+
+class UnknownNameError(AutopruneError):
+    """A name (architecture, policy, criterion, ...) is not known; lists the known ones and the closest match."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Describe `name`, which is not among the `known` names of this `kind` (for example ``"policy"``)."""
+        names = sorted(known)
+        close = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,1 @@
+"""autoprune.latency_tables."""
