@@ -45,7 +45,7 @@ class ExportError(AutopruneError):
 
 
 class NumericalError(AutopruneError):
-    """Masked and pruned networks disagree, or scores are not finite: the job stops rather than return a wrong network."""
+    """Masked and pruned networks disagree, or a value is not finite: the job stops, nothing wrong is returned."""
 
 
 class UnknownNameError(AutopruneError):

@@ -105,7 +105,7 @@ class Permute(nn.Module):
 
 
 class Slice(nn.Module):
-    """``x[..., start:stop:step, ...]`` along `dim`; ``0 <= start < stop <= size``, ``step >= 1``. Splits are several."""
+    """``x[..., start:stop:step, ...]`` along `dim`; ``0 <= start < stop <= size``, ``step >= 1``."""
 
     def __init__(self, dim: int, start: int, stop: int, step: int = 1) -> None:
         super().__init__()

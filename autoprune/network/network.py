@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,7 +31,7 @@ class Network:
     @property
     def input_name(self) -> str:
         """Name of the graph's only placeholder."""
-        return next(node.name for node in self.module.graph.nodes if node.op == "placeholder")
+        return next(str(node.name) for node in self.module.graph.nodes if node.op == "placeholder")
 
     @property
     def output_shape(self) -> Shape:
@@ -54,7 +53,9 @@ class Network:
         digest = hashlib.sha256(repr(self.input_shape).encode())
         for node, layer in self.nodes():
             inputs = [source.name for source in node.all_input_nodes]
-            digest.update(repr((node.name, str(node.target), type(layer).__name__, layer.extra_repr(), inputs)).encode())
+            digest.update(
+                repr((node.name, str(node.target), type(layer).__name__, layer.extra_repr(), inputs)).encode()
+            )
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -147,7 +148,7 @@ class _ShapeRecorder(fx.Interpreter):
         super().__init__(module)
         self.shapes: dict[str, Shape] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.shapes[n.name] = tuple(result.shape)
@@ -180,7 +181,7 @@ def _identifier(text: str) -> str:
 
 
 def _is_free(root: nn.Module, path: str) -> bool:
-    """Tell whether a module can be attached at `path`: nothing there, no layer on the way, no attribute of that name."""
+    """Tell whether a module can be attached at `path`: nothing there, no layer on the way, no attribute."""
     owner = root
     *parents, leaf = path.split(".")
     for part in parents:

@@ -1,0 +1,110 @@
+"""A budget: one or several hard limits on what the pruned network may cost."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoprune.costs.cost_model import QUANTITIES
+from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
+
+_UNITS = {
+    "": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12,
+    "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
+}  # fmt: skip
+_ALIASES = {"flops": "macs", "parameters": "params", "size": "bytes"}
+_EXAMPLE = "for example macs=50%, params=100k, bytes=1.5MB, or several: macs=50%,params=40%"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `value` of `quantity`: absolute, or a fraction of the unpruned network's cost when `relative`."""
+
+    quantity: str
+    value: float
+    relative: bool
+
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise UnknownNameError("budget quantity", self.quantity, [*QUANTITIES, *_ALIASES])
+        if not math.isfinite(self.value) or self.value <= 0:
+            raise BudgetError(f"budget {self}: expected a limit above 0, {_EXAMPLE}")
+        if self.relative and self.value >= 1:
+            raise BudgetError(
+                f"budget {self}: expected less than 100% of the unpruned network; nothing would be pruned"
+            )
+
+    def __str__(self) -> str:
+        amount = f"{self.value * 100:g}%" if self.relative else f"{self.value:,.10g}"
+        return f"{self.quantity} <= {amount}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Several limits, all of which must hold."""
+
+    limits: tuple[Limit, ...]
+
+    def __post_init__(self) -> None:
+        names = [limit.quantity for limit in self.limits]
+        if not names:
+            raise BudgetError(f"a budget needs at least one limit, {_EXAMPLE}")
+        if len(set(names)) != len(names):
+            raise BudgetError(f"budget limits the same quantity twice: {', '.join(names)}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read ``macs=50%``, ``params=100k``, ``bytes=1MB`` or several joined by commas.
+
+        Raises:
+            BudgetError: Not of this form, or a limit of 0, of a negative amount, of 100% or more.
+            UnknownNameError: An unknown quantity.
+
+        """
+        limits = []
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*([A-Za-z_]+)\s*=\s*([-+.\deE]+?)\s*(%|[A-Za-z]*)\s*", part)
+            unit = match[3].lower() if match else ""
+            if match is None or (unit != "%" and unit not in _UNITS):
+                raise BudgetError(f"cannot read budget {part.strip()!r}; expected quantity=amount, {_EXAMPLE}")
+            try:
+                amount = float(match[2])
+            except ValueError:
+                raise BudgetError(f"budget {part.strip()!r}: {match[2]!r} is not a number, {_EXAMPLE}") from None
+            quantity = match[1].lower()
+            quantity = _ALIASES.get(quantity, quantity)
+            relative = unit == "%"
+            limits.append(Limit(quantity, amount / 100 if relative else amount * _UNITS[unit], relative))
+        return cls(tuple(limits))
+
+    def __str__(self) -> str:
+        return ", ".join(str(limit) for limit in self.limits)
+
+    def resolve(self, unpruned: Mapping[str, int], smallest: Mapping[str, int]) -> dict[str, int]:
+        """Return the absolute limits ``{quantity: largest allowed cost}``.
+
+        Raises:
+            BudgetError: An absolute limit at or above the unpruned cost of a single limit: nothing to prune.
+            InfeasibleBudgetError: A limit below the `smallest` reachable cost.
+
+        """
+        limits = {limit.quantity: math.floor(limit.value * (unpruned[limit.quantity] if limit.relative else 1))
+                  for limit in self.limits}  # fmt: skip
+        if all(unpruned[quantity] <= most for quantity, most in limits.items()):
+            found = ", ".join(f"{quantity} {unpruned[quantity]:,}" for quantity in limits)
+            raise BudgetError(f"budget {self}: the unpruned network already holds it ({found}); ask for less")
+        for limit in self.limits:
+            quantity, least = limit.quantity, smallest[limit.quantity]
+            if least > limits[quantity]:
+                share = least / unpruned[quantity]
+                raise InfeasibleBudgetError(
+                    f"budget {limit} cannot be reached: {limits[quantity]:,} of {unpruned[quantity]:,} asked, "
+                    f"the smallest reachable value is {least:,} ({share:.1%}); "
+                    "allow more, raise the largest ratio or include residual streams"
+                )
+        return limits
+
+
+def holds(cost: Mapping[str, int], limits: Mapping[str, int]) -> bool:
+    """Tell whether `cost` keeps all absolute `limits`."""
+    return all(cost[quantity] <= most for quantity, most in limits.items())

@@ -1,0 +1,199 @@
+"""Cost of a pruned network as a function of its channel counts alone: no network is built.
+
+One definition each, used everywhere:
+
+* **macs** - multiply-accumulates of convolution, transposed convolution and linear layers for one image (as AMC and
+  NetAdapt count; batch norm, activations, pooling, biases and products of two activations count nothing).
+* **params** - values stored in the deployed network: weights and biases with each batch norm folded into the
+  convolution before it, as in the exported file; a batch norm that cannot be folded counts its four vectors.
+* **bytes** - ``4 * params``: float32 weights, without the few kilobytes of graph description.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
+from autoprune.groups.channel_ids import Channels
+from autoprune.network.layers import Constant
+from autoprune.network.network import Network
+
+#: Quantities that a budget can limit.
+QUANTITIES = ("macs", "params", "bytes")
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Channel counts of one side of all layers: ``offset + kept @ per_unit``."""
+
+    per_unit: Counts  # (n_groups, n_layers)
+    offset: Counts  # (n_layers,)
+
+    def at(self, kept: Counts) -> Counts:
+        return self.offset + kept @ self.per_unit
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Costs of all policies over `groups`; exact integers, never decreasing in any kept count.
+
+    Attributes:
+        groups: The decision groups, in the order of the kept counts.
+        layers: Names of the layers that cost something.
+
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    layers: tuple[str, ...]
+    _into: _Side
+    _out: _Side
+    _macs_per_pair: Counts
+    _params_per_pair: Counts
+    _params_per_output: Counts
+    _fixed_params: int
+
+    def cost(self, kept: Sequence[int] | Counts) -> dict[str, int]:
+        """Return ``{quantity: cost}`` for kept units per group, ``(n_groups,)``."""
+        into, out = self._channels(kept)
+        params = int((self._params_per_pair * into * out + self._params_per_output * out).sum()) + self._fixed_params
+        return {"macs": int((self._macs_per_pair * into * out).sum()), "params": params, "bytes": 4 * params}
+
+    def layer_macs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
+        """Return MACs per layer for kept units per group, ``(n_groups,)``."""
+        into, out = self._channels(kept)
+        return dict(zip(self.layers, (self._macs_per_pair * into * out).tolist(), strict=True))
+
+    def layer_params(self, kept: Sequence[int] | Counts) -> dict[str, int]:
+        """Return parameters per layer for kept units per group, ``(n_groups,)``."""
+        into, out = self._channels(kept)
+        params = self._params_per_pair * into * out + self._params_per_output * out
+        return dict(zip(self.layers, params.tolist(), strict=True))
+
+    def full(self) -> Counts:
+        """Return the kept counts of the unpruned network, ``(n_groups,)``."""
+        return np.array([len(group) for group in self.groups], dtype=np.int64)
+
+    def _channels(self, kept: Sequence[int] | Counts) -> tuple[Counts, Counts]:
+        counts = np.asarray(kept, dtype=np.int64)
+        assert counts.shape == (len(self.groups),), f"expected {len(self.groups)} kept counts, found {counts.shape}"
+        return self._into.at(counts), self._out.at(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one layer contributes per pair of channels, per output channel, and which channels it has."""
+
+    layer: str
+    macs_per_pair: int
+    params_per_pair: int
+    params_per_output: int
+    into: tuple[Channels | None, int]  # channels and size; (None, n) never changes
+    out: tuple[Channels | None, int]
+
+
+def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[ChannelGroup]) -> CostModel:
+    """Build the cost model of `network` for the decision `groups`; all other groups stay whole."""
+    rows = [row for row in _rows(network, all_groups) if row is not None]
+    group_of = np.full(all_groups.n_units, -1, dtype=np.int64)
+    for index, group in enumerate(groups):
+        group_of[list(group.units)] = index
+
+    def side(parts: list[tuple[Channels | None, int]]) -> _Side:
+        per_unit = np.zeros((len(groups), len(parts)), dtype=np.int64)
+        offset = np.zeros(len(parts), dtype=np.int64)
+        for column, (channels, size) in enumerate(parts):
+            owners = group_of[channels.ids] if channels is not None else np.full(size, -1)
+            offset[column] = int((owners < 0).sum())
+            for index, count in zip(*np.unique(owners[owners >= 0], return_counts=True), strict=True):
+                per_unit[index, column] = count // len(groups[index])
+        return _Side(per_unit, offset)
+
+    return CostModel(
+        tuple(groups),
+        tuple(row.layer for row in rows),
+        side([row.into for row in rows]),
+        side([row.out for row in rows]),
+        np.array([row.macs_per_pair for row in rows], dtype=np.int64),
+        np.array([row.params_per_pair for row in rows], dtype=np.int64),
+        np.array([row.params_per_output for row in rows], dtype=np.int64),
+        _fixed_params(network, all_groups),
+    )
+
+
+def _rows(network: Network, all_groups: ChannelGroups) -> list[_Row | None]:
+    """One row per layer whose cost depends on channel counts."""
+    folded = foldable_batchnorms(network)
+    rows: list[_Row | None] = []
+    for node, layer in network.nodes():
+        name = str(node.target)
+        channels, shape = all_groups.layers[name], network.shapes[node.name]
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            has_bias = layer.bias is not None or name in folded.values()
+            rows.append(
+                _convolution_row(name, layer, network.shapes[node.all_input_nodes[0].name], shape, has_bias, all_groups)
+            )
+        elif isinstance(layer, nn.Linear):
+            into, out = (channels.inputs[0], layer.in_features), (channels.output, layer.out_features)
+            rows.append(_Row(name, math.prod(shape[:-1]), 1, int(layer.bias is not None), into, out))
+        elif isinstance(layer, nn.BatchNorm2d) and name not in folded:
+            rows.append(_Row(name, 0, 0, 4, (None, 0), (channels.output, layer.num_features)))
+        elif isinstance(layer, nn.PReLU) and layer.num_parameters > 1:
+            rows.append(_Row(name, 0, 0, 1, (None, 0), (channels.output, layer.num_parameters)))
+        elif isinstance(layer, Constant) and channels.output is not None:
+            per_channel = layer.value.numel() // layer.value.shape[channels.output.dim]
+            rows.append(_Row(name, 0, 0, per_channel, (None, 0), (channels.output, len(channels.output.ids))))
+    return rows
+
+
+def _convolution_row(  # noqa: PLR0913 - one row is made in one place
+    name: str,
+    layer: nn.Conv2d | nn.ConvTranspose2d,
+    source_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    has_bias: bool,
+    all_groups: ChannelGroups,
+) -> _Row:
+    """Row of a convolution; a transposed one multiplies once per input position."""
+    channels = all_groups.layers[name]
+    kernel = math.prod(layer.kernel_size)
+    positions = math.prod((shape if isinstance(layer, nn.Conv2d) else source_shape)[2:])
+    into: tuple[Channels | None, int] = (channels.inputs[0], layer.in_channels)
+    if is_depthwise(layer):
+        into = (None, 1)
+    elif layer.groups > 1:
+        per_group = layer.in_channels // layer.groups
+        source = channels.inputs[0]
+        into = (None if source is None else Channels(1, source.ids[:per_group]), per_group)
+    return _Row(name, positions * kernel, kernel, int(has_bias), into, (channels.output, layer.out_channels))
+
+
+def foldable_batchnorms(network: Network) -> dict[str, str]:
+    """Return ``{batch norm: convolution}`` for every batch norm that folds into the convolution before it."""
+    layers = network.layers()
+    folded = {}
+    for node, layer in network.nodes():
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if isinstance(layer, nn.BatchNorm2d) and source is not None and source.op == "call_module":
+            before = layers[str(source.target)]
+            if isinstance(before, nn.Conv2d | nn.ConvTranspose2d) and len(source.users) == 1:
+                folded[str(node.target)] = str(source.target)
+    return folded
+
+
+def _fixed_params(network: Network, all_groups: ChannelGroups) -> int:
+    """Parameters of layers that never change: layer and group norms, single slopes, constants without channels."""
+    fixed = 0
+    for name, layer in network.layers().items():
+        if isinstance(layer, Constant) and all_groups.layers[name].output is None:
+            fixed += layer.value.numel()
+        if isinstance(layer, nn.LayerNorm | nn.GroupNorm) or (
+            isinstance(layer, nn.PReLU) and layer.num_parameters == 1
+        ):
+            fixed += sum(parameter.numel() for parameter in layer.parameters())
+    return fixed

@@ -1,0 +1,1 @@
+"""Which channels can only be removed together: one decision variable per channel group."""

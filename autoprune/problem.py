@@ -1,0 +1,193 @@
+"""A pruning problem: what may be pruned, how far, and within which budget. Every policy is projected onto it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.costs.budget import Budget, holds
+from autoprune.costs.cost_model import CostModel, cost_model
+from autoprune.errors import BudgetError, ModelError, SearchError
+from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
+from autoprune.network.network import Network
+from autoprune.pruning.criteria import ranking, score_units
+from autoprune.pruning.plan import Plan
+from autoprune.pruning.policy import PruningPolicy
+
+Counts = NDArray[np.int64]
+
+#: Most that may be removed of one group unless the problem says otherwise; a group never loses all its channels.
+MAX_RATIO = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class PruningProblem:
+    """Everything a search needs to know about a network, except how good its candidates are.
+
+    Attributes:
+        network: The unpruned network.
+        all_groups: Every channel group, frozen ones included.
+        groups: The decision groups; policies and kept counts are in this order.
+        costs: Cost of any kept counts.
+        limits: Absolute limits, ``{quantity: largest allowed cost}``; hard.
+        widths: Per decision group, the allowed kept counts, ascending, the last one the whole group.
+        order: Per decision group, its unit indices from most to least important by `criterion`.
+        criterion: Name of the criterion that ordered the units.
+        model_sha256: Fingerprint of `network`.
+
+    """
+
+    network: Network
+    all_groups: ChannelGroups
+    groups: tuple[ChannelGroup, ...]
+    costs: CostModel
+    limits: Mapping[str, int]
+    widths: tuple[Counts, ...]
+    order: tuple[tuple[int, ...], ...]
+    criterion: str
+    model_sha256: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the decision groups."""
+        return tuple(group.name for group in self.groups)
+
+    def smallest(self) -> Counts:
+        """Return the fewest units each group may keep, ``(n_groups,)``."""
+        return np.array([width[0] for width in self.widths], dtype=np.int64)
+
+    def cost(self, kept: Sequence[int] | Counts) -> dict[str, int]:
+        """Return the cost of kept counts, ``(n_groups,)``."""
+        return self.costs.cost(kept)
+
+    def fits(self, kept: Sequence[int] | Counts) -> bool:
+        """Tell whether kept counts, ``(n_groups,)``, hold the budget."""
+        return holds(self.costs.cost(kept), self.limits)
+
+    def kept(self, policy: PruningPolicy) -> Counts:
+        """Return the allowed kept counts nearest to what `policy` asks for, ``(n_groups,)``; may exceed the budget.
+
+        Raises:
+            SearchError: The policy is for another number of groups.
+
+        """
+        if len(policy.ratios) != len(self.groups):
+            raise SearchError(f"a policy for this problem has {len(self.groups)} ratios, found {len(policy.ratios)}")
+        return self._snap(np.array([(1 - r) * len(g) for r, g in zip(policy.ratios, self.groups, strict=True)]))
+
+    def policy(self, kept: Sequence[int] | Counts) -> PruningPolicy:
+        """Return the policy that keeps exactly these counts, ``(n_groups,)``."""
+        return PruningPolicy.of(1 - int(k) / len(group) for k, group in zip(kept, self.groups, strict=True))
+
+    def project(self, policy: PruningPolicy, *, fill: bool = False) -> PruningPolicy:
+        """Return the policy nearest to `policy` that is allowed and holds the budget.
+
+        A policy over budget is moved towards the smallest network along a straight line until it fits, then single
+        groups are widened again towards what was asked while the budget holds. With `fill`, a policy under budget is
+        moved towards the unpruned network in the same way, so that it uses the budget up.
+        """
+        asked = self.kept(policy)
+        full = self.costs.full()
+        if not self.fits(asked):
+            return self.policy(self._widen(self._walk(asked, self.smallest()), asked))
+        if fill and not self.fits(full):
+            return self.policy(self._widen(self._walk(full, asked), full))
+        return self.policy(asked)
+
+    def plan(self, policy: PruningPolicy) -> Plan:
+        """Return the plan that keeps the most important units of every group."""
+        kept = self.kept(policy)
+        return Plan(
+            {
+                group.name: tuple(sorted(order[:count]))
+                for group, order, count in zip(self.groups, self.order, kept.tolist(), strict=True)
+            },
+            self.model_sha256,
+        )
+
+    def _snap(self, wanted: NDArray[np.float64]) -> Counts:
+        """Return the allowed counts nearest to `wanted`, ``(n_groups,)``; of two equally near, the smaller."""
+        return np.array(
+            [width[np.argmin(np.abs(width - want))] for width, want in zip(self.widths, wanted, strict=True)],
+            dtype=np.int64,
+        )
+
+    def _walk(self, start: Counts, end: Counts) -> Counts:
+        """Return the first fitting counts on the line from `start`, which does not fit, to `end`, which does."""
+        low, high = 0.0, 1.0  # low does not fit, high does
+        best = end
+        for _ in range(40):
+            middle = (low + high) / 2
+            counts = self._snap(start + middle * (end - start))
+            if self.fits(counts):
+                high, best = middle, counts
+            else:
+                low = middle
+        return best
+
+    def _widen(self, kept: Counts, towards: Counts) -> Counts:
+        """Widen the group furthest behind by one step towards `towards`, again and again while the budget holds."""
+        kept = kept.copy()
+        open_groups = set(np.flatnonzero(kept < towards).tolist())
+        sizes = self.costs.full()
+        while open_groups:
+            index = max(sorted(open_groups), key=lambda g: (towards[g] - kept[g]) / sizes[g])
+            width = self.widths[index]
+            wider = kept.copy()
+            wider[index] = width[np.searchsorted(width, kept[index], side="right")]
+            if wider[index] > towards[index] or not self.fits(wider):
+                open_groups.discard(index)
+            else:
+                kept = wider
+                if kept[index] == towards[index]:
+                    open_groups.discard(index)
+        return kept
+
+
+def pruning_problem(  # noqa: PLR0913 - one keyword per choice the user has
+    network: Network,
+    budget: Budget,
+    *,
+    criterion: str = "l1",
+    round_to: int = 1,
+    max_ratio: float = MAX_RATIO,
+    include_residual: bool = False,
+    groups: ChannelGroups | None = None,
+) -> PruningProblem:
+    """Set up a problem; `groups` may be passed where they are already known.
+
+    Raises:
+        ModelError: Nothing in the network can be pruned.
+        BudgetError: `round_to` or `max_ratio` out of range, or a budget the unpruned network already holds.
+        InfeasibleBudgetError: A budget below the smallest reachable cost.
+        UnknownNameError: No such criterion.
+
+    """
+    if round_to < 1:
+        raise BudgetError(f"round_to must be a whole number of channels, at least 1, found {round_to}")
+    if not 0 < max_ratio < 1:
+        raise BudgetError(f"max_ratio must lie between 0 and 1, found {max_ratio}")
+    all_groups = groups or find_groups(network)
+    chosen = all_groups.prunable(include_residual=include_residual)
+    if not chosen:
+        reasons = "; ".join(f"{g.name}: {g.frozen or 'residual stream, opt-in'}" for g in all_groups.groups[:8])
+        raise ModelError(
+            f"this network has no channel group that may be pruned ({reasons or 'no layer with channels'})"
+        )
+    costs = cost_model(network, all_groups, chosen)
+    widths = tuple(allowed_widths(len(group), round_to, max_ratio) for group in chosen)
+    limits = budget.resolve(costs.cost(costs.full()), costs.cost([int(width[0]) for width in widths]))
+    scores = score_units(network, all_groups, criterion)
+    order = tuple(ranking(group, scores) for group in chosen)
+    return PruningProblem(
+        network, all_groups, chosen, costs, limits, widths, order, criterion, network.fingerprint()
+    )  # fmt: skip
+
+
+def allowed_widths(n_units: int, round_to: int, max_ratio: float) -> Counts:
+    """Return the counts a group of `n_units` may keep: multiples of `round_to` from the floor up, and all."""
+    floor = max(1, math.ceil(round((1 - max_ratio) * n_units, 9)))
+    first = math.ceil(floor / round_to) * round_to
+    return np.array([*range(first, n_units, round_to), n_units], dtype=np.int64)

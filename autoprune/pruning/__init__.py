@@ -1,0 +1,1 @@
+"""From ratios to a physically smaller network: policy, plan, surgery, and the proof that they agree."""
