@@ -1,0 +1,102 @@
+"""What a finished job says: one JSON document that the command line, the page and the report all read."""
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT = "autoprune-result/1"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoresView(_Value):
+    """Quality of one network on one split; None where there are no labels (top1, top5, loss) or too few classes (top5)."""
+
+    top1: float | None
+    top5: float | None
+    loss: float | None
+    agreement: float | None
+    kl: float | None
+    images: int
+
+
+class GroupView(_Value):
+    """One channel group of the unpruned network."""
+
+    name: str
+    units: int
+    producers: list[str]
+    consumers: list[str]
+    macs_share: float
+    params_share: float
+    residual: bool
+    frozen: str | None
+
+
+class TrialView(_Value):
+    """One evaluated candidate of a search."""
+
+    number: int
+    objective: float
+    cost: dict[str, int]
+    probe: bool
+
+
+class PolicyOutcome(_Value):
+    """What one policy found, and what became of it.
+
+    Attributes:
+        kept: Units kept per decision group, by group name.
+        search: Scores of the winner on the search split, before fine-tuning.
+        search_finetuned: The same after fine-tuning; None without fine-tuning.
+        report: Scores on the report split, before fine-tuning.
+        report_finetuned: The same after fine-tuning; None without fine-tuning.
+        certificate: The certificate of the exported file, as in its own JSON file.
+        artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate).
+
+    """
+
+    policy: str
+    evaluations: int
+    cached: int
+    seconds: float
+    kept: dict[str, int]
+    cost: dict[str, int]
+    search: ScoresView
+    search_finetuned: ScoresView | None
+    report: ScoresView
+    report_finetuned: ScoresView | None
+    trials: list[TrialView]
+    certificate: dict[str, object]
+    artifacts: dict[str, str]
+
+
+class JobResult(_Value):
+    """A whole job: the unpruned network, every policy's outcome, and the one to take.
+
+    Attributes:
+        limits: Absolute limits of the budget, ``{quantity: largest allowed cost}``.
+        cost: Cost of the unpruned network.
+        best: Name of the policy whose final network is best on the search split; the report split never chooses.
+        decision_groups: Names of the groups that were searched, in order.
+        warnings: What the reader of the numbers should know.
+
+    """
+
+    format: str = FORMAT
+    model: str
+    model_sha256: str
+    dataset: str
+    input_shape: list[int]
+    budget: str
+    limits: dict[str, int]
+    cost: dict[str, int]
+    groups: list[GroupView]
+    decision_groups: list[str]
+    search: ScoresView
+    report: ScoresView
+    outcomes: list[PolicyOutcome]
+    best: str
+    warnings: list[str]
+    seed: int
+    seconds: float
