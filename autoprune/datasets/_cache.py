@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from autoprune.errors import DatasetError
 IMAGES_FILE = "images.npy"
 _LABELS_FILE = "labels.npy"
 _FACTS_FILE = "dataset.json"
+_WORKSPACE_PREFIX = ".building-"
+_ABANDONED_AFTER_S = 24 * 3600.0
 
 Built = tuple[npt.NDArray[np.int64] | None, Sequence[str]]
 """What a builder returns beside the images it wrote: labels ``(N,)`` or None, and the class names."""
@@ -45,7 +48,8 @@ def load_or_build(cache_dir: Path | None, key: str, name: str, build: Callable[[
         return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+        _remove_abandoned(folder)
+        workspace = Path(tempfile.mkdtemp(prefix=_WORKSPACE_PREFIX, dir=folder))
     except OSError as error:
         raise _cache_error(folder, error) from error
     try:
@@ -86,6 +90,13 @@ def _write(entry: Path, name: str, built: Built) -> None:
         np.save(entry / _LABELS_FILE, labels, allow_pickle=False)
     facts = {"labelled": labels is not None, "class_names": list(class_names), "sha256": dataset.sha256}
     (entry / _FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what builders that were killed left behind, a day later."""
+    for workspace in folder.glob(f"{_WORKSPACE_PREFIX}*"):
+        if time.time() - workspace.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _publish(fresh: Path, entry: Path, workspace: Path) -> None:
