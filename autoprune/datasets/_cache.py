@@ -1,5 +1,6 @@
 """Decoded datasets on disk: one folder per dataset, written whole or not at all, verified when read."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -95,8 +96,9 @@ def _write(entry: Path, name: str, built: Built) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Delete what builders that were killed left behind, a day later."""
     for workspace in folder.glob(f"{_WORKSPACE_PREFIX}*"):
-        if time.time() - workspace.stat().st_mtime > _ABANDONED_AFTER_S:
-            shutil.rmtree(workspace, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its builder has just finished
+            if time.time() - workspace.stat().st_mtime > _ABANDONED_AFTER_S:
+                shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _publish(fresh: Path, entry: Path, workspace: Path) -> None:
