@@ -35,7 +35,7 @@ class PruningProblem:
         widths: Per decision group, the allowed kept counts, ascending, the last one the whole group.
         order: Per decision group, its unit indices from most to least important by `criterion`.
         criterion: Name of the criterion that ordered the units.
-        model_sha256: Fingerprint of `network`.
+        model_sha256: Fingerprint of the network as loaded, written into every plan.
 
     """
 
@@ -155,8 +155,12 @@ def pruning_problem(  # noqa: PLR0913 - one keyword per choice the user has
     max_ratio: float = MAX_RATIO,
     include_residual: bool = False,
     groups: ChannelGroups | None = None,
+    model_sha256: str | None = None,
 ) -> PruningProblem:
     """Set up a problem; `groups` may be passed where they are already known.
+
+    Plans carry `model_sha256`, the fingerprint of the network as a user can load it again; it is that of `network`
+    itself unless `network` was prepared with data (measured batch norm) after loading.
 
     Raises:
         ModelError: Nothing in the network can be pruned.
@@ -182,7 +186,7 @@ def pruning_problem(  # noqa: PLR0913 - one keyword per choice the user has
     scores = score_units(network, all_groups, criterion)
     order = tuple(ranking(group, scores) for group in chosen)
     return PruningProblem(
-        network, all_groups, chosen, costs, limits, widths, order, criterion, network.fingerprint()
+        network, all_groups, chosen, costs, limits, widths, order, criterion, model_sha256 or network.fingerprint()
     )  # fmt: skip
 
 

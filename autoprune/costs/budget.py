@@ -88,7 +88,7 @@ class Budget:
             InfeasibleBudgetError: A limit below the `smallest` reachable cost.
 
         """
-        limits = {limit.quantity: math.floor(limit.value * (unpruned[limit.quantity] if limit.relative else 1))
+        limits = {limit.quantity: math.floor(round(limit.value * (unpruned[limit.quantity] if limit.relative else 1), 6))
                   for limit in self.limits}  # fmt: skip
         if all(unpruned[quantity] <= most for quantity, most in limits.items()):
             found = ", ".join(f"{quantity} {unpruned[quantity]:,}" for quantity in limits)
