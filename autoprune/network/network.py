@@ -137,7 +137,8 @@ def network_of(module: fx.GraphModule, input_shape: Shape) -> Network:
         with torch.no_grad():
             recorder.run(torch.zeros(1, *input_shape))
     except RuntimeError as error:
-        raise ModelError(f"the network does not run on one image of shape {input_shape}: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the network does not run on one image of shape {input_shape}: {reason}") from error
     return Network(module, tuple(input_shape), recorder.shapes)
 
 
