@@ -85,16 +85,17 @@ class PruningProblem:
         """Return the policy nearest to `policy` that is allowed and holds the budget.
 
         A policy over budget is moved towards the smallest network along a straight line until it fits, then single
-        groups are widened again towards what was asked while the budget holds. With `fill`, a policy under budget is
-        moved towards the unpruned network in the same way, so that it uses the budget up.
+        groups are widened again towards what was asked while the budget holds. With `fill`, the policy is then moved
+        and widened towards the unpruned network in the same way, so that it uses the budget up.
         """
-        asked = self.kept(policy)
-        full = self.costs.full()
+        asked, full = self.kept(policy), self.costs.full()
         if not self.fits(asked):
-            return self.policy(self._widen(self._walk(asked, self.smallest()), asked))
-        if fill and not self.fits(full):
-            return self.policy(self._widen(self._walk(full, asked), full))
-        return self.policy(asked)
+            kept = self._widen(self._walk(asked, self.smallest()), asked)
+        elif fill and not self.fits(full):
+            kept = self._walk(full, asked)
+        else:
+            kept = asked
+        return self.policy(self._widen(kept, full) if fill else kept)
 
     def plan(self, policy: PruningPolicy) -> Plan:
         """Return the plan that keeps the most important units of every group."""
