@@ -1,0 +1,202 @@
+"""What a job is asked to do, and how it says how far it is. The command line and REST fill in the same values."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from autoprune.errors import AutopruneError, UnknownNameError
+
+_Text = Annotated[str, Field(min_length=1, max_length=4096)]
+_Images = Annotated[int, Field(ge=1, le=10_000_000)]
+
+EXAMPLE_MODEL_ID = "mdl_2c26b46b68ffc68ff99b453c"
+EXAMPLE_DATASET_ID = "dat_fcde2b2edba56bf408601fb7"
+
+
+class SpecError(AutopruneError):
+    """A job's settings cannot be read.
+
+    Attributes:
+        problems: One mapping per wrong setting, with ``where``, ``expected`` and ``found``.
+
+    """
+
+    def __init__(self, problems: Sequence[Mapping[str, str]]) -> None:
+        """Describe all wrong settings of one job."""
+        self.problems = tuple(dict(problem) for problem in problems)
+        super().__init__("; ".join(f"{p['where']}: {p['expected']} (found {p['found']})" for p in self.problems))
+
+
+class FinetuneOptions(BaseModel):
+    """How the winner of a search is trained again; only used where `finetune_epochs` is above 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW.")
+    learning_rate: float = Field(0.01, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine.")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="Weight decay; none on batch norm and biases.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    batch_size: int = Field(128, ge=2, le=65_536, description="Images per step.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    distillation: float = Field(
+        0.5, ge=0, le=1, description="Weight of the unpruned network's outputs against the labels; 1 without labels."
+    )
+    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of the distillation.")
+
+
+class JobSpec(BaseModel):
+    """One job: a model, data, a hard budget, and which policies compete for it."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [
+                {"model": EXAMPLE_MODEL_ID, "dataset": "digits", "budget": "macs=50%"},
+                {
+                    "model": EXAMPLE_MODEL_ID,
+                    "dataset": EXAMPLE_DATASET_ID,
+                    "budget": "macs=50%,params=60%",
+                    "policies": ["uniform", "random", "sensitivity"],
+                    "evaluations": 200,
+                    "criterion": "l2",
+                    "finetune_epochs": 10,
+                    "finetune": {"learning_rate": 0.02, "batch_size": 128},
+                },
+            ]
+        },
+    )
+
+    model: _Text = Field(
+        description="REST: the id of an uploaded model. Command line: a path, or the name of a zoo architecture.",
+        examples=[EXAMPLE_MODEL_ID, "resnet56.onnx"],
+    )
+    architecture: _Text | None = Field(
+        None,
+        description="Zoo architecture whose weights the model file (safetensors) holds; known already for an "
+        "uploaded model.",
+        examples=["resnet56"],
+    )
+    num_classes: int | None = Field(
+        None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
+    )
+    input_shape: tuple[int, int, int] | None = Field(
+        None,
+        strict=False,
+        description="One image of the zoo architecture, (C, H, W); None for its default.",
+        examples=[[3, 32, 32]],
+    )
+    dataset: _Text = Field(
+        description="'digits' (built in). REST: or the id of an uploaded dataset. Command line: or a folder, zip, npz.",
+        examples=["digits", EXAMPLE_DATASET_ID],
+    )
+    report_dataset: _Text | None = Field(
+        None,
+        description="Images for the report alone, named like `dataset`; None: a split of `dataset`.",
+        examples=[EXAMPLE_DATASET_ID],
+    )
+    budget: _Text = Field(
+        description="Hard limits: quantity=amount, joined by commas; quantities are macs, params and bytes.",
+        examples=["macs=50%", "macs=40%,params=100k", "bytes=1MB"],
+    )
+    policies: tuple[_Text, ...] = Field(
+        ("uniform", "sensitivity"),
+        strict=False,
+        min_length=1,
+        max_length=32,
+        description="Who proposes the ratios; all of them get the same number of evaluations.",
+        examples=[["uniform", "random", "sensitivity"]],
+    )
+    evaluations: int = Field(100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated.")
+    criterion: Literal["l1", "l2"] = Field("l1", description="How the channels of a group are ranked.")
+    round_to: int = Field(1, ge=1, le=1024, description="Kept channels are multiples of this number.")
+    max_ratio: float = Field(0.9, gt=0, lt=1, description="Largest fraction of a group that may be removed.")
+    include_residual: bool = Field(False, description="Also prune residual streams.")
+    fit_images: _Images | None = Field(None, description="Images for statistics and fine-tuning; None: 70% of them.")
+    search_images: _Images | None = Field(None, description="Images that candidates are scored on; None: 15%, bounded.")
+    report_images: _Images | None = Field(
+        None, description="Images for the final figures; None: 15%, or all of theirs."
+    )
+    normalization: _Text | None = Field(
+        None,
+        description="'imagenet', 'digits', 'none' or 'means/stds'; None: what fits the dataset.",
+        examples=["imagenet", "0.5,0.5,0.5/0.25,0.25,0.25"],
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of evaluations; auto takes bf16 where the processor is faster with it."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random; equal seeds, equal results.")
+    finetune_epochs: int = Field(0, ge=0, le=10_000, description="Epochs that each winner is trained; 0 for none.")
+    finetune: FinetuneOptions = Field(FinetuneOptions(), description="How winners are trained.")
+    opset: int = Field(18, ge=13, le=20, description="Operator set of the exported ONNX files.")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of the job.")
+
+    @field_validator("input_shape")
+    @classmethod
+    def _check_input_shape(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        """Refuse sizes that no image has."""
+        if value is not None and not all(1 <= size <= 4096 for size in value):
+            raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
+        return value
+
+    @field_validator("policies")
+    @classmethod
+    def _check_policies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse unknown policies, and the same one twice."""
+        if len(set(value)) != len(value):
+            raise PydanticCustomError("policies", "expected each policy once")
+        known = importlib.import_module("autoprune.search.policies").POLICIES  # imports torch: not for reading a spec
+        for name in value:
+            if name not in known:
+                raise PydanticCustomError(
+                    "policies", "{reason}", {"reason": str(UnknownNameError("policy", name, known))}
+                )
+        return value
+
+
+def read_spec(values: Mapping[str, object]) -> JobSpec:
+    """Return the spec with these settings; the rest has its defaults.
+
+    Raises:
+        SpecError: Settings that do not exist, are of another type or out of range; names all of them.
+
+    """
+    try:
+        return JobSpec.model_validate(values)
+    except ValidationError as error:
+        raise SpecError(problems_of(error.errors(include_url=False))) from error
+
+
+def problems_of(errors: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
+    """Turn pydantic's error mappings into where, expected and found, each short enough for a message."""
+    return [
+        {
+            "where": ".".join(map(str, location)) if isinstance(location := error["loc"], tuple) else str(location),
+            "expected": str(error["msg"])[:500],
+            "found": "nothing" if error["type"] == "missing" else _shortened(error.get("input")),
+        }
+        for error in errors
+    ]
+
+
+def _shortened(value: object) -> str:
+    """Return the start of a value's text in plain ASCII."""
+    text = ascii(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str = Field(description="load, search, finetune, measure, report or done.", examples=["search"])
+    done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
+    total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])
+    message: str = Field("", description="What the steps are, in words.", examples=["candidates evaluated"])
+    policy: str | None = Field(None, description="The policy at work, if it is one's own stage.", examples=["uniform"])
