@@ -35,16 +35,21 @@ class FinetuneOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW.")
-    learning_rate: float = Field(0.01, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine.")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="Weight decay; none on batch norm and biases.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    batch_size: int = Field(128, ge=2, le=65_536, description="Images per step.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
-    distillation: float = Field(
-        0.5, ge=0, le=1, description="Weight of the unpruned network's outputs against the labels; 1 without labels."
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW.")
+    learning_rate: float = Field(
+        default=0.01, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine."
     )
-    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of the distillation.")
+    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="Weight decay; none on batch norm and biases.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
+    batch_size: int = Field(default=128, ge=2, le=65_536, description="Images per step.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    distillation: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Weight of the unpruned network's outputs against the labels; 1 without labels.",
+    )
+    temperature: float = Field(default=4.0, gt=0, le=100, description="Temperature of the distillation.")
 
 
 class JobSpec(BaseModel):
@@ -77,16 +82,16 @@ class JobSpec(BaseModel):
         examples=[EXAMPLE_MODEL_ID, "resnet56.onnx"],
     )
     architecture: _Text | None = Field(
-        None,
+        default=None,
         description="Zoo architecture whose weights the model file (safetensors) holds; known already for an "
         "uploaded model.",
         examples=["resnet56"],
     )
     num_classes: int | None = Field(
-        None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
+        default=None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
     )
     input_shape: tuple[int, int, int] | None = Field(
-        None,
+        default=None,
         strict=False,
         description="One image of the zoo architecture, (C, H, W); None for its default.",
         examples=[[3, 32, 32]],
@@ -96,7 +101,7 @@ class JobSpec(BaseModel):
         examples=["digits", EXAMPLE_DATASET_ID],
     )
     report_dataset: _Text | None = Field(
-        None,
+        default=None,
         description="Images for the report alone, named like `dataset`; None: a split of `dataset`.",
         examples=[EXAMPLE_DATASET_ID],
     )
@@ -105,36 +110,44 @@ class JobSpec(BaseModel):
         examples=["macs=50%", "macs=40%,params=100k", "bytes=1MB"],
     )
     policies: tuple[_Text, ...] = Field(
-        ("uniform", "sensitivity"),
+        default=("uniform", "sensitivity"),
         strict=False,
         min_length=1,
         max_length=32,
         description="Who proposes the ratios; all of them get the same number of evaluations.",
         examples=[["uniform", "random", "sensitivity"]],
     )
-    evaluations: int = Field(100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated.")
-    criterion: Literal["l1", "l2"] = Field("l1", description="How the channels of a group are ranked.")
-    round_to: int = Field(1, ge=1, le=1024, description="Kept channels are multiples of this number.")
-    max_ratio: float = Field(0.9, gt=0, lt=1, description="Largest fraction of a group that may be removed.")
-    include_residual: bool = Field(False, description="Also prune residual streams.")
-    fit_images: _Images | None = Field(None, description="Images for statistics and fine-tuning; None: 70% of them.")
-    search_images: _Images | None = Field(None, description="Images that candidates are scored on; None: 15%, bounded.")
+    evaluations: int = Field(
+        default=100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated."
+    )
+    criterion: Literal["l1", "l2"] = Field(default="l1", description="How the channels of a group are ranked.")
+    round_to: int = Field(default=1, ge=1, le=1024, description="Kept channels are multiples of this number.")
+    max_ratio: float = Field(default=0.9, gt=0, lt=1, description="Largest fraction of a group that may be removed.")
+    include_residual: bool = Field(default=False, description="Also prune residual streams.")
+    fit_images: _Images | None = Field(
+        default=None, description="Images for statistics and fine-tuning; None: 70% of them."
+    )
+    search_images: _Images | None = Field(
+        default=None, description="Images that candidates are scored on; None: 15%, bounded."
+    )
     report_images: _Images | None = Field(
-        None, description="Images for the final figures; None: 15%, or all of theirs."
+        default=None, description="Images for the final figures; None: 15%, or all of theirs."
     )
     normalization: _Text | None = Field(
-        None,
+        default=None,
         description="'imagenet', 'digits', 'none' or 'means/stds'; None: what fits the dataset.",
         examples=["imagenet", "0.5,0.5,0.5/0.25,0.25,0.25"],
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of evaluations; auto takes bf16 where the processor is faster with it."
+        default="auto", description="Of evaluations; auto takes bf16 where the processor is faster with it."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random; equal seeds, equal results.")
-    finetune_epochs: int = Field(0, ge=0, le=10_000, description="Epochs that each winner is trained; 0 for none.")
-    finetune: FinetuneOptions = Field(FinetuneOptions(), description="How winners are trained.")
-    opset: int = Field(18, ge=13, le=20, description="Operator set of the exported ONNX files.")
-    threads: int = Field(1, ge=1, le=256, description="CPU threads of the job.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of everything random; equal seeds, equal results.")
+    finetune_epochs: int = Field(
+        default=0, ge=0, le=10_000, description="Epochs that each winner is trained; 0 for none."
+    )
+    finetune: FinetuneOptions = Field(default=FinetuneOptions(), description="How winners are trained.")
+    opset: int = Field(default=18, ge=13, le=20, description="Operator set of the exported ONNX files.")
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the job.")
 
     @field_validator("input_shape")
     @classmethod
@@ -198,5 +211,7 @@ class Progress(BaseModel):
     stage: str = Field(description="load, search, finetune, measure, report or done.", examples=["search"])
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
     total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])
-    message: str = Field("", description="What the steps are, in words.", examples=["candidates evaluated"])
-    policy: str | None = Field(None, description="The policy at work, if it is one's own stage.", examples=["uniform"])
+    message: str = Field(default="", description="What the steps are, in words.", examples=["candidates evaluated"])
+    policy: str | None = Field(
+        default=None, description="The policy at work, if it is one's own stage.", examples=["uniform"]
+    )
