@@ -1,0 +1,195 @@
+"""The report's plots, as plotly figures in plain JSON-ready data.
+
+Colours are names of CSS variables (``"--p0"``): the page's script puts in the values of the reader's colour scheme.
+Plotly reads a little HTML in texts, so every text that came from outside is escaped here.
+"""
+
+from collections.abc import Mapping
+from html import escape
+
+from autoprune.service.comparison import QUANTITY_LABELS, metric
+from autoprune.service.result import JobResult, PolicyOutcome, TrialView
+
+Figure = dict[str, object]
+
+#: Number of policy colours in the style sheet; more policies start over with other dashes and symbols.
+N_COLOURS = 6
+_DASHES = ("solid", "dash", "dot")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+
+
+def kept_figure(result: JobResult) -> Figure:
+    """Share of units each policy keeps, per decision group in network order (AMC, fig. 3: "density per layer")."""
+    sizes = {group.name: group.units for group in result.groups}
+    names = result.decision_groups
+    labels = _group_labels(names)
+    traces: list[Mapping[str, object]] = []
+    for index, outcome in enumerate(result.outcomes):
+        kept = [outcome.kept[name] for name in names]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": escape(outcome.policy),
+                "x": list(range(1, len(names) + 1)),
+                "y": [100 * count / sizes[name] for count, name in zip(kept, names, strict=True)],
+                "customdata": [[escape(name), count, sizes[name]] for count, name in zip(kept, names, strict=True)],
+                "hovertemplate": "%{customdata[0]}<br>%{customdata[1]} of %{customdata[2]} channels (%{y:.0f}%)",
+                "line": {"color": _colour(index), "width": 2, "dash": _DASHES[index // N_COLOURS % 3]},
+                "marker": {"color": _colour(index), "size": 7, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+            }
+        )
+    ticks: dict[str, object] = {"title": {"text": "channel group, in network order"}}
+    if len(names) <= 32:
+        ticks |= {"tickvals": list(range(1, len(names) + 1)), "ticktext": labels}
+    return _figure(traces, ticks, {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"})
+
+
+def trials_figure(result: JobResult, quantity: str) -> Figure:
+    """Score of every candidate against its cost in `quantity`; probes faint, budget as a line, unpruned as a point."""
+    full = result.cost[quantity]
+    score = metric(result)
+    traces: list[Mapping[str, object]] = []
+    for index, outcome in enumerate(result.outcomes):
+        groups = {False: [t for t in outcome.trials if not t.probe], True: [t for t in outcome.trials if t.probe]}
+        for probe, trials in groups.items():
+            if trials:
+                traces.append(_trial_trace(outcome, trials, quantity, full, index, probe=probe))
+    unpruned = score.of(result.search)
+    if unpruned is not None:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "unpruned",
+                "x": [100.0],
+                "y": [100 * unpruned],
+                "hovertemplate": f"unpruned network: {100 * unpruned:.1f}%<extra></extra>",
+                "marker": {"color": "--text", "size": 13, "symbol": "star"},
+            }
+        )
+    label = QUANTITY_LABELS.get(quantity, quantity)
+    figure = _figure(
+        traces,
+        {"title": {"text": f"{label}, % of the unpruned network"}, "range": [0, 106], "ticksuffix": "%"},
+        {"title": {"text": f"{score.label}, search split (%)"}, "ticksuffix": "%"},
+    )
+    limit = result.limits.get(quantity)
+    if limit is not None:
+        _budget_line(figure, 100 * limit / full)
+    return figure
+
+
+def progress_figure(result: JobResult) -> Figure:
+    """Best score so far within the budget, against the number of evaluations; probes count but cannot win."""
+    traces: list[Mapping[str, object]] = []
+    longest = max((len(outcome.trials) for outcome in result.outcomes), default=0)
+    for index, outcome in enumerate(result.outcomes):
+        steps = _best_so_far(outcome.trials)
+        if not steps:
+            continue
+        if steps[-1][0] < longest:
+            steps = [*steps, (longest, steps[-1][1])]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": escape(outcome.policy),
+                "x": [number for number, _ in steps],
+                "y": [100 * best for _, best in steps],
+                "hovertemplate": "after %{x} evaluations: %{y:.1f}%",
+                "line": {"color": _colour(index), "width": 2, "shape": "hv", "dash": _DASHES[index // N_COLOURS % 3]},
+            }
+        )
+        first, score = steps[0]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "showlegend": False,
+                "hoverinfo": "skip",
+                "x": [first],
+                "y": [100 * score],
+                "marker": {"color": _colour(index), "size": 8, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+            }
+        )
+    return _figure(
+        traces,
+        {"title": {"text": "evaluations"}, "rangemode": "tozero"},
+        {"title": {"text": f"best {metric(result).label} so far (%)"}, "ticksuffix": "%"},
+    )
+
+
+def _trial_trace(  # noqa: PLR0913 - one trace is described in one place
+    outcome: PolicyOutcome, trials: list[TrialView], quantity: str, full: int, index: int, *, probe: bool
+) -> Mapping[str, object]:
+    """Points of one policy's candidates, or of its probes."""
+    name = escape(outcome.policy)
+    marker: dict[str, object] = {"color": _colour(index), "size": 9, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
+    if probe:
+        marker |= {"size": 7, "opacity": 0.4}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{name}, probes" if probe else name,
+        "x": [100 * trial.cost[quantity] / full for trial in trials],
+        "y": [100 * trial.objective for trial in trials],
+        "customdata": [trial.number for trial in trials],
+        "hovertemplate": "trial %{customdata}: %{y:.1f}% at %{x:.1f}% cost",
+        "marker": marker,
+    }
+
+
+def _best_so_far(trials: list[TrialView]) -> list[tuple[int, float]]:
+    """Return (evaluations done, best score) whenever the best changes, and at the end."""
+    steps: list[tuple[int, float]] = []
+    for count, trial in enumerate(trials, start=1):
+        if not trial.probe and (not steps or trial.objective > steps[-1][1]):
+            steps.append((count, trial.objective))
+    if steps and steps[-1][0] < len(trials):
+        steps.append((len(trials), steps[-1][1]))
+    return steps
+
+
+def _budget_line(figure: Figure, x: float) -> None:
+    """Add the budget to a figure that was just made."""
+    layout = figure["layout"]
+    assert isinstance(layout, dict)
+    layout["shapes"] = [
+        {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
+         "line": {"color": "--muted", "width": 2, "dash": "dash"}}
+    ]  # fmt: skip
+    layout["annotations"] = [
+        {"x": x, "xref": "x", "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "xshift": -5,
+         "text": f"budget {x:.0f}%", "showarrow": False, "font": {"color": "--muted"}}
+    ]  # fmt: skip
+
+
+def _figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mapping[str, object]) -> Figure:
+    """Put traces on the page's common axes: no box, faint grid, legend above."""
+    axis = {"gridcolor": "--grid", "zeroline": False, "linecolor": "--grid", "automargin": True}
+    return {
+        "data": [dict(trace) for trace in traces],
+        "layout": {
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": "--text", "family": "system-ui, sans-serif", "size": 13},
+            "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            "hoverlabel": {"bgcolor": "--card", "bordercolor": "--grid", "font": {"color": "--text"}},
+            "showlegend": True,
+            "xaxis": {**axis, **x},
+            "yaxis": {**axis, **y},
+        },
+    }
+
+
+def _colour(index: int) -> str:
+    """Return the colour of the policy at `index`."""
+    return f"--p{index % N_COLOURS}"
+
+
+def _group_labels(names: list[str]) -> list[str]:
+    """Return short, distinct labels: the end of a long dotted name."""
+    short = [name if len(name) <= 18 else "…" + name[-17:] for name in names]
+    return [escape(text) for text in short]

@@ -1,0 +1,128 @@
+"""Policies of one job side by side, in words and rows: the same for the terminal and for the report."""
+
+import math
+from dataclasses import dataclass
+
+from autoprune.service.result import JobResult, PolicyOutcome, ScoresView
+
+#: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
+BASELINES = ("uniform", "random")
+
+QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "weight bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The one figure that networks are compared by: accuracy, or agreement where there are no labels.
+
+    Attributes:
+        field: Its name in :class:`ScoresView`.
+        label: How people call it.
+
+    """
+
+    field: str
+    label: str
+
+    def of(self, scores: ScoresView | None) -> float | None:
+        """Return its value in `scores`, from 0 to 1."""
+        value = None if scores is None else getattr(scores, self.field)
+        return None if value is None else float(value)
+
+
+def metric(result: JobResult) -> Metric:
+    """Return the figure that this job's networks are compared by."""
+    if result.search.top1 is not None:
+        return Metric("top1", "top-1 accuracy")
+    return Metric("agreement", "agreement with the unpruned network")
+
+
+def final_report(outcome: PolicyOutcome) -> ScoresView:
+    """Return the report scores of the network that the policy delivers: fine-tuned if there was fine-tuning."""
+    return outcome.report_finetuned or outcome.report
+
+
+def outcome_of(result: JobResult, policy: str) -> PolicyOutcome | None:
+    """Return the outcome of `policy`, or None if it was not run."""
+    return next((outcome for outcome in result.outcomes if outcome.policy == policy), None)
+
+
+def best_outcome(result: JobResult) -> PolicyOutcome:
+    """Return the outcome that the search split chose."""
+    best = outcome_of(result, result.best)
+    assert best is not None, f"best policy {result.best!r} is not among the outcomes"
+    return best
+
+
+def noise(a: float, b: float, images: int) -> float:
+    """Return the difference of two shares of `images` images that chance alone exceeds once in twenty times.
+
+    Normal approximation for independent samples. Both networks saw the same images, so the true threshold is usually
+    somewhat smaller.
+    """
+    return 1.96 * math.sqrt((a * (1 - a) + b * (1 - b)) / max(images, 1))
+
+
+def verdicts(result: JobResult) -> list[str]:
+    """Say in plain words, one sentence per policy, whether it beat uniform pruning at the same budget."""
+    uniform = outcome_of(result, "uniform")
+    clever = [outcome for outcome in result.outcomes if outcome.policy not in BASELINES]
+    if uniform is None:
+        return [
+            "Uniform pruning was not run in this job, so nothing here shows that the search was worth its time. "
+            "Add the policy 'uniform' to compare."
+        ]
+    if not clever:
+        return ["Only baselines were run in this job; there is no search to compare them with."]
+    return [_verdict(result, outcome, uniform) for outcome in clever]
+
+
+def _verdict(result: JobResult, outcome: PolicyOutcome, uniform: PolicyOutcome) -> str:
+    """Say whether one policy beat uniform on the report split, and whether the difference means anything."""
+    measure = metric(result)
+    found, base = measure.of(final_report(outcome)), measure.of(final_report(uniform))
+    if found is None or base is None:
+        return f"{outcome.policy} and uniform cannot be compared: no scores on the report split."
+    images = final_report(outcome).images
+    points = 100 * (found - base)
+    figures = f"{percent(found)} against {percent(base)} {measure.label}, {images:,} report images"
+    within = abs(found - base) <= noise(found, base, images)
+    caveat = " So small a difference can be chance on so few images." if within else ""
+    if points > 0:
+        return f"{outcome.policy} beat uniform by {points:.1f} points ({figures}).{caveat}"
+    if points == 0:
+        both = f"both end at {percent(found)} {measure.label}"
+        return f"{outcome.policy} did not beat uniform: {both} ({images:,} report images)."
+    return f"{outcome.policy} did not beat uniform: it is {-points:.1f} points worse ({figures}).{caveat}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share as a percentage; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def amount(value: float) -> str:
+    """Write a count in at most four characters and a unit: ``41.3M``."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            scaled = value / size
+            return f"{scaled:.0f}{unit}" if scaled >= 100 else f"{scaled:.3g}{unit}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shares(result: JobResult, cost: dict[str, int]) -> dict[str, float]:
+    """Return `cost` as shares of the unpruned network's, the limited quantities first."""
+    names = [*result.limits, *(name for name in cost if name not in result.limits)]
+    return {name: cost[name] / result.cost[name] for name in names if result.cost.get(name)}

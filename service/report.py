@@ -1,0 +1,121 @@
+"""The report of a finished job: one HTML page that needs no network, no server and no other file."""
+
+import json
+from html import escape
+from pathlib import Path
+
+from autoprune.service._report_figures import Figure, kept_figure, progress_figure, trials_figure
+from autoprune.service._report_page import SCRIPT, STYLE
+from autoprune.service._report_sections import (
+    artifacts_section,
+    cards,
+    certificate_section,
+    groups_section,
+    plots_section,
+    policies_section,
+    scores_section,
+    verdict_section,
+    warnings_section,
+)
+from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric
+from autoprune.service.result import JobResult
+
+#: Nothing may be loaded from anywhere, and no text may be evaluated as code.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_report(result: JobResult, path: Path) -> None:
+    """Write the report of `result` to `path` (about 5 MB, nearly all of it plotly.js)."""
+    path.write_text(render_report(result), encoding="utf-8")
+
+
+def render_report(result: JobResult) -> str:
+    """Return the report of `result` as one self-contained HTML page, plotly.js included.
+
+    All text of the job is escaped. The page follows the reader's light or dark colour scheme and fits a phone.
+    """
+    from plotly.offline import get_plotlyjs  # imported here: reads 5 MB
+
+    plots = figures(result)
+    body = "".join(
+        (
+            _head(result),
+            cards(result),
+            verdict_section(result),
+            warnings_section(result.warnings),
+            policies_section(result),
+            plots_section([(element, heading, text) for element, heading, text, _ in plots]),
+            groups_section(result),
+            scores_section(result),
+            certificate_section(best_outcome(result)),
+            artifacts_section(result),
+            _foot(result),
+        )
+    )
+    data = _script_json({element: figure for element, _, _, figure in plots})
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(result.model)} pruned to {escape(result.budget)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{body}</main>\n"
+        f'<script type="application/json" id="figures">{data}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
+    """Return the report's plots: (element id, heading, explanation, figure)."""
+    score = metric(result).label
+    plots = [
+        (
+            "kept",
+            "Density per layer",
+            "Share of channels that each policy keeps in every group, in network order: crests are layers the policy "
+            "spares, troughs are layers it finds redundant.",
+            kept_figure(result),
+        )
+    ]
+    for quantity in result.limits:
+        label = QUANTITY_LABELS.get(quantity, quantity)
+        plots.append(
+            (
+                f"trials-{len(plots)}",
+                f"{score.capitalize()} against {label}",
+                "Every candidate that was evaluated on the search split, before fine-tuning. Faint points are probes: "
+                "they look at single layers and need not hold the budget.",
+                trials_figure(result, quantity),
+            )
+        )
+    plots.append(
+        (
+            "progress",
+            "Best so far",
+            "How many evaluations each policy needed to find its best candidate within the budget.",
+            progress_figure(result),
+        )
+    )
+    return plots
+
+
+def _head(result: JobResult) -> str:
+    """Title and one line on what was done."""
+    shape = "x".join(str(size) for size in result.input_shape)
+    return (
+        f"<h1>{escape(result.model)} pruned to {escape(result.budget)}</h1>"
+        f'<p class="lead">{len(result.outcomes)} {"policy" if len(result.outcomes) == 1 else "policies"} compared on '
+        f"{escape(result.dataset)}, input {shape}, seed {result.seed}, {escape(duration(result.seconds))} in all.</p>"
+    )
+
+
+def _foot(result: JobResult) -> str:
+    """What identifies the model."""
+    fingerprint = f"<code>{escape(result.model_sha256)}</code>"
+    return f"<footer>Made by autoprune. Fingerprint of the original model: {fingerprint}</footer>"
+
+
+def _script_json(data: object) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
