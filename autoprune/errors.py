@@ -48,6 +48,10 @@ class NumericalError(AutopruneError):
     """Masked and pruned networks disagree, or a value is not finite: the job stops, nothing wrong is returned."""
 
 
+class Cancelled(AutopruneError):
+    """The work was stopped because its owner asked for it; what was evaluated is in the journal."""
+
+
 class UnknownNameError(AutopruneError):
     """A name (architecture, policy, criterion, ...) is not known; lists the known ones and the closest match."""
 

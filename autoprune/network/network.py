@@ -1,5 +1,6 @@
 """A canonical network: one image in, one tensor out, every node one layer of :mod:`autoprune.network.layers`."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class NetworkBuilder:
 
     def _place(self, layer: nn.Module, name: str) -> str:
         """Attach `layer` at a free dotted path close to `name` and return that path."""
-        path = ".".join(_identifier(part) for part in name.split(".") if part) or "layer"
+        path = _outside_layers(self._root, [_identifier(part) for part in name.split(".") if part] or ["layer"])
         free, count = path, 1
         while not _is_free(self._root, free):
             count += 1
@@ -156,22 +157,43 @@ class _ShapeRecorder(fx.Interpreter):
         return result
 
 
+def shallow_copy(layer: nn.Module) -> nn.Module:
+    """Return a layer with tables of its own for parameters and buffers; the tensors in them are still shared."""
+    clone = copy.copy(layer)
+    clone._parameters = dict(layer._parameters)
+    clone._buffers = dict(layer._buffers)
+    clone._modules = dict(layer._modules)
+    return clone
+
+
+def own_copy(layer: nn.Module) -> nn.Module:
+    """Return a copy of a layer that shares no tensor with it."""
+    clone = shallow_copy(layer)
+    for name, parameter in clone._parameters.items():
+        if parameter is not None:
+            clone._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+    for name, buffer in clone._buffers.items():
+        if buffer is not None:
+            clone._buffers[name] = buffer.detach().clone()
+    return clone
+
+
 def _rewired(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.GraphModule:
     """Copy the tree of containers of `module`, sharing leaves except those in `layers`; the class is shared too."""
 
-    def copy(node: nn.Module, prefix: str) -> nn.Module:
+    def clone_of(node: nn.Module, prefix: str) -> nn.Module:
         if not node._modules:
             return layers.get(prefix, node)
         clone = object.__new__(type(node))  # GraphModule.__new__ would make a class without the generated forward
         clone.__dict__.update(node.__dict__)
         clone._modules = {
-            name: copy(child, f"{prefix}.{name}" if prefix else name)
+            name: clone_of(child, f"{prefix}.{name}" if prefix else name)
             for name, child in node._modules.items()
             if child is not None
         }
         return clone
 
-    result = copy(module, "")
+    result = clone_of(module, "")
     assert isinstance(result, fx.GraphModule)
     return result
 
@@ -179,6 +201,19 @@ def _rewired(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.Grap
 def _identifier(text: str) -> str:
     """Turn any text into a name a module attribute may have; digits alone are allowed, as in nn.Sequential."""
     return "".join(char if char.isalnum() or char == "_" else "_" for char in text) or "layer"
+
+
+def _outside_layers(root: nn.Module, parts: list[str]) -> str:
+    """Join `parts` to a dotted path that does not lead into a layer: below a layer ``a``, ``a.b`` becomes ``a_b``."""
+    path: list[str] = []
+    owner: nn.Module | None = root
+    for i, part in enumerate(parts):
+        child = None if owner is None else owner._modules.get(part)
+        if child is not None and type(child) is not nn.Module and i < len(parts) - 1:
+            return _outside_layers(root, [*path, f"{part}_{parts[i + 1]}", *parts[i + 2 :]])
+        path.append(part)
+        owner = child
+    return ".".join(path)
 
 
 def _is_free(root: nn.Module, path: str) -> bool:

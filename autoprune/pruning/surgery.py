@@ -4,7 +4,6 @@ The wiring never changes: every layer that touches a removed channel is replaced
 candidate costs milliseconds. The original is never modified and shares no tensor with the result.
 """
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor, fx, nn
 from autoprune.groups.channel_group import ChannelGroups, is_depthwise
 from autoprune.groups.channel_ids import Channels, LayerChannels
 from autoprune.network.layers import Constant, Pad, Reshape, Slice
-from autoprune.network.network import Network
+from autoprune.network.network import Network, own_copy, shallow_copy
 from autoprune.pruning.plan import Plan
 
 Keep = Tensor  # (n_kept,) int64: positions that stay
@@ -65,31 +64,10 @@ def _pick(tensor: Tensor, dim: int, keep: Keep | None) -> Tensor:
     return detached.clone() if keep is None else detached.index_select(dim, keep.to(detached.device))
 
 
-def _copy(layer: nn.Module) -> nn.Module:
-    """Copy a layer with its own parameter and buffer tables; tensors are still shared and must be replaced."""
-    clone = copy.copy(layer)
-    clone._parameters = dict(layer._parameters)
-    clone._buffers = dict(layer._buffers)
-    clone._modules = dict(layer._modules)
-    return clone
-
-
-def _own(layer: nn.Module) -> nn.Module:
-    """Copy a layer with tensors of its own, nothing cut."""
-    clone = _copy(layer)
-    for name, parameter in clone._parameters.items():
-        if parameter is not None:
-            clone._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-    for name, buffer in clone._buffers.items():
-        if buffer is not None:
-            clone._buffers[name] = buffer.detach().clone()
-    return clone
-
-
 def _cut(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]) -> nn.Module:
     """Return the smaller layer."""
     rule = _CUTS.get(type(layer))
-    return _own(layer) if rule is None else rule(layer, channels, alive)
+    return own_copy(layer) if rule is None else rule(layer, channels, alive)
 
 
 def _set(layer: nn.Module, name: str, dim: int, keep: Keep | None) -> None:
@@ -106,7 +84,7 @@ def _cut_convolution(layer: nn.Module, channels: LayerChannels, alive: NDArray[n
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     out = _kept(channels.output, alive)
     into = _kept(channels.inputs[0], alive)
-    clone = _copy(layer)
+    clone = shallow_copy(layer)
     assert isinstance(clone, nn.Conv2d | nn.ConvTranspose2d)
     clone.in_channels = layer.in_channels if into is None else len(into)
     clone.out_channels = layer.out_channels if out is None else len(out)
@@ -135,7 +113,7 @@ def _cut_linear(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.boo
     assert isinstance(layer, nn.Linear)
     out = _kept(channels.output, alive)
     into = _kept(channels.inputs[0], alive)
-    clone = _copy(layer)
+    clone = shallow_copy(layer)
     assert isinstance(clone, nn.Linear)
     clone.out_features = layer.out_features if out is None else len(out)
     clone.in_features = layer.in_features if into is None else len(into)
@@ -148,7 +126,7 @@ def _cut_linear(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.boo
 def _cut_batchnorm(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]) -> nn.Module:
     """Cut affine parameters and running statistics."""
     keep = _kept(channels.output, alive)
-    clone = _own(layer)
+    clone = own_copy(layer)
     assert isinstance(clone, nn.BatchNorm2d)
     if keep is not None:
         clone.num_features = len(keep)
@@ -159,7 +137,7 @@ def _cut_batchnorm(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.
 
 def _cut_prelu(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]) -> nn.Module:
     """Cut the slopes where there is one per channel."""
-    clone = _own(layer)
+    clone = own_copy(layer)
     assert isinstance(clone, nn.PReLU)
     keep = _kept(channels.output, alive)
     if keep is not None and clone.num_parameters > 1:
@@ -170,7 +148,7 @@ def _cut_prelu(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool
 
 def _cut_constant(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]) -> nn.Module:
     """Cut a constant along the dimension that follows the channels."""
-    clone = _own(layer)
+    clone = own_copy(layer)
     if channels.output is not None:
         _set(clone, "value", channels.output.dim, _kept(channels.output, alive))
     return clone
@@ -181,7 +159,7 @@ def _cut_reshape(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bo
     assert isinstance(layer, Reshape)
     keep = _kept(channels.output, alive)
     if keep is None or channels.output is None:
-        return _own(layer)
+        return own_copy(layer)
     shape = list(layer.shape)
     shape[channels.output.dim] = len(keep)
     return Reshape(shape)
@@ -192,10 +170,10 @@ def _cut_slice(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool
     assert isinstance(layer, Slice)
     source = channels.inputs[0]
     if source is None or source.dim != layer.dim:
-        return _own(layer)
+        return own_copy(layer)
     mask = alive[source.ids]
     if mask.all():
-        return _own(layer)
+        return own_copy(layer)
     return Slice(layer.dim, int(mask[: layer.start].sum()), int(mask[: layer.stop].sum()), layer.step)
 
 
@@ -203,7 +181,7 @@ def _cut_pad(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]
     """Shrink the padding of the channel dimension by the padded channels that go."""
     assert isinstance(layer, Pad)
     if channels.output is None:
-        return _own(layer)
+        return own_copy(layer)
     dim, mask = channels.output.dim, alive[channels.output.ids]
     before, after = layer.pads[dim]
     pads = list(layer.pads)
@@ -226,7 +204,7 @@ _CUTS: dict[type[nn.Module], Callable[[nn.Module, LayerChannels, NDArray[np.bool
 
 def _silence(layer: nn.Module, channels: LayerChannels, alive: NDArray[np.bool_]) -> nn.Module:
     """Return a full-size copy of `layer` whose removed channels neither produce nor are heard."""
-    clone = _own(layer)
+    clone = own_copy(layer)
     if not isinstance(clone, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         return clone
     dead_out = ~_alive_of(channels.output, alive, clone.weight.shape[0])

@@ -1,0 +1,1 @@
+"""How good a candidate is: recalibrated and scored, never on the report split."""

@@ -1,0 +1,157 @@
+"""Batch norm put back where an exporter folded it, and folded again for export."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+
+from autoprune.network.network import Network, NetworkBuilder, own_copy, shallow_copy
+
+_SUFFIX = "_restored_bn"
+
+
+def insert_batchnorm(network: Network) -> Network:
+    """Return `network` with an identity batch norm after every convolution that has none; same function, same weights.
+
+    Recalibration after pruning then works on any file. Which layers are added depends on the wiring alone, so a plan
+    and weights made for the result fit whenever the same file is loaded again.
+    """
+    layers = network.layers()
+    builder = NetworkBuilder(network.input_name, network.input_shape)
+    made: dict[fx.Node, fx.Node] = {}
+    output: fx.Node | None = None
+    for node in network.module.graph.nodes:
+        if node.op == "placeholder":
+            made[node] = builder.input
+        elif node.op == "output":
+            output = made[node.all_input_nodes[0]]
+        else:
+            name = str(node.target)
+            layer = layers[name]
+            made[node] = builder.add(layer, *_arguments(node, made), name=name)
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not _feeds_batchnorm(node, layers):
+                made[node] = builder.add(_identity(layer.out_channels), made[node], name=name + _SUFFIX)
+    assert output is not None
+    return builder.finish(output)
+
+
+def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256) -> Network:
+    """Return `network` with the statistics of `images` in every batch norm that :func:`insert_batchnorm` put there.
+
+    Mean and variance of what enters become the running statistics, gamma their square root and beta the mean: the same
+    function as before, but recalibration on a pruned network now restores the statistics of the unpruned one.
+
+    Args:
+        network: A network; without restored batch norm it is returned as it is.
+        images: Of the fit split, ``(n, C, H, W)``, normalised.
+        batch_size: Largest number of images at a time.
+
+    """
+    names = [name for name in network.layers() if name.endswith(_SUFFIX)]
+    if not names:
+        return network
+    sums: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = [network.module.get_submodule(name).register_forward_pre_hook(_observer(sums[name])) for name in names]
+    try:
+        with torch.no_grad():
+            for batch in torch.split(images, batch_size):
+                network.module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = network.layers()
+    measured: dict[str, nn.Module] = {}
+    for name in names:
+        norm = own_copy(layers[name])
+        assert isinstance(norm, nn.BatchNorm2d)
+        total, squares, count = torch.stack(sums[name]).sum(0).unbind(0)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
+        norm.running_mean, norm.running_var = mean.float(), variance.float()
+        norm.weight.data, norm.bias.data = (variance + norm.eps).sqrt().float(), mean.float()
+        measured[name] = norm
+    return Network(network.with_layers(measured), network.input_shape, network.shapes)
+
+
+def fold_batchnorm(network: Network) -> Network:
+    """Return `network` with every batch norm folded into the convolution before it, where that has no other use."""
+    layers = network.layers()
+    builder = NetworkBuilder(network.input_name, network.input_shape)
+    made: dict[fx.Node, fx.Node] = {}
+    output: fx.Node | None = None
+    for node in network.module.graph.nodes:
+        if node.op == "placeholder":
+            made[node] = builder.input
+            continue
+        if node.op == "output":
+            output = made[node.all_input_nodes[0]]
+            continue
+        name = str(node.target)
+        layer = layers[name]
+        follower = next(iter(node.users)) if len(node.users) == 1 else None
+        norm = layers.get(str(follower.target)) if follower is not None and follower.op == "call_module" else None
+        before = node.all_input_nodes[0] if node.all_input_nodes else None
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+            layer = _folded(layer, norm)
+        elif isinstance(layer, nn.BatchNorm2d) and before is not None and _folds(before, layers):
+            made[node] = made[before]
+            continue
+        made[node] = builder.add(layer, *_arguments(node, made), name=name)
+    assert output is not None
+    return builder.finish(output)
+
+
+def _arguments(node: fx.Node, made: dict[fx.Node, fx.Node]) -> list[fx.Node]:
+    """Return the new nodes of a node's inputs, in order, with repetitions."""
+    return [made[argument] for argument in node.args if isinstance(argument, fx.Node)]
+
+
+def _folds(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """Tell whether `node` is a convolution with a single use."""
+    layer = layers.get(str(node.target)) if node.op == "call_module" else None
+    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and len(node.users) == 1
+
+
+def _folded(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:
+    """Return the convolution that does what convolution and batch norm did; computed in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.detach().double() - norm.running_mean.double() * scale
+    weight = layer.weight.detach().double()
+    if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, k, k): outputs of one group follow each other
+        per_group = weight.reshape(layer.groups, -1, *weight.shape[1:])
+        factor = scale.view(layer.groups, 1, -1, 1, 1)
+        weight = (per_group * factor).flatten(0, 1)
+    else:
+        weight = weight * scale.view(-1, 1, 1, 1)
+    bias = shift if layer.bias is None else shift + layer.bias.detach().double() * scale
+    clone = shallow_copy(layer)
+    assert isinstance(clone, nn.Conv2d | nn.ConvTranspose2d)
+    clone.weight = nn.Parameter(weight.to(layer.weight.dtype))
+    clone.bias = nn.Parameter(bias.to(layer.weight.dtype))
+    return clone
+
+
+def _observer(sums: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """Make a hook that appends sum, sum of squares and count per channel of what enters, ``(3, C)`` float64."""
+
+    def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        values = args[0].detach().double()
+        count = torch.full(values.shape[1:2], values.numel() // values.shape[1], dtype=torch.float64)
+        sums.append(torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]))
+
+    return observe
+
+
+def _feeds_batchnorm(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """Tell whether the only use of `node` is a batch norm."""
+    users = list(node.users)
+    return len(users) == 1 and isinstance(layers.get(str(users[0].target)), nn.BatchNorm2d)
+
+
+def _identity(channels: int) -> nn.BatchNorm2d:
+    """Return a batch norm that changes nothing."""
+    norm = nn.BatchNorm2d(channels)
+    norm.weight.data.fill_((1.0 + norm.eps) ** 0.5)
+    return norm.eval()

@@ -1,0 +1,1 @@
+"""Training a pruned network back to accuracy."""
