@@ -1,0 +1,1 @@
+"""Named architectures whose weights come as safetensors."""
