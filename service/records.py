@@ -5,10 +5,10 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import TypeVar
 
-from sqlalchemy import Engine, create_engine, event, func, select, update
+from sqlalchemy import Engine, case, create_engine, event, func, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from autoprune.errors import AutopruneError
@@ -164,17 +164,22 @@ class Records:
             JobStateError: The job has succeeded or failed already.
 
         """
-        if not self._cancel_queued(job_id):
-            asked = update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.RUNNING.value)
-            with self._session.begin() as session:
-                session.execute(asked.values(cancel_requested=True))
+        queued = JobRow.state == JobState.QUEUED.value  # one statement: a job may be claimed or queued again meanwhile
+        values = {
+            "cancel_requested": True,
+            "state": case((queued, JobState.CANCELLED.value), else_=JobRow.state),
+            "finished_at": case((queued, now()), else_=JobRow.finished_at),
+        }
+        open_states = [JobState.QUEUED.value, JobState.RUNNING.value]
+        with self._session.begin() as session:
+            session.execute(update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(open_states)).values(**values))
         row = self.job(job_id)
         if row.state in (JobState.SUCCEEDED, JobState.FAILED):
             raise JobStateError(f"job {job_id} has {row.state} already; only queued and running jobs can be cancelled")
         return row
 
     def report(self, job_id: str, attempt: int, *, progress: Json | None = None, worker_pid: int | None = None) -> None:
-        """Write the progress or the process of a running attempt; does nothing once it is no longer the job's latest."""
+        """Write the progress or the process of a running attempt; does nothing once another is the latest."""
         given = {"progress": progress, "worker_pid": worker_pid}
         values = {name: value for name, value in given.items() if value is not None}
         query = update(JobRow).where(
@@ -188,13 +193,6 @@ class Records:
         with self._session() as session:
             query = select(ArtifactRow).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.name)
             return session.scalars(query).all()
-
-    def _cancel_queued(self, job_id: str) -> bool:
-        """Cancel a job if it is queued; return whether it was."""
-        query = update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.QUEUED.value)
-        values: Json = {"state": JobState.CANCELLED.value, "cancel_requested": True, "finished_at": now()}
-        with self._session.begin() as session:
-            return session.execute(query.values(**values).returning(JobRow.id)).first() is not None
 
 
 def _engine(url: str) -> Engine:

@@ -1,0 +1,137 @@
+"""The process of one job: ``python -m autoprune.service.worker <job id> <attempt>``, started by the runner."""
+
+import hashlib
+import logging
+import mimetypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.locks import held
+from autoprune.service.problems import kind_of
+from autoprune.service.records import Records
+from autoprune.service.settings import Settings
+from autoprune.service.spec import JobSpec, Progress
+from autoprune.service.store import FileStore
+from autoprune.service.tables import ArtifactRow, JobState, Json
+
+#: Least time between two progress records of the same stage.
+PROGRESS_S = 0.25
+
+_EXIT_STOPPED = 75
+_EXIT_LOCKED = 76
+_LOCK_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+def main(job_id: str, attempt: int) -> int:
+    """Run one attempt of a job and record its outcome; return the exit code of this process."""
+    threading.Thread(target=_die_with_service, name="lifeline", daemon=True).start()
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    settings = Settings.from_environment()
+    with held(settings.job_folder(job_id) / "worker.lock", wait_s=_LOCK_S) as locked:
+        if not locked:
+            _log.error("another process works on job %s", job_id)
+            return _EXIT_LOCKED
+        records = Records(settings.url)
+        try:
+            return _run(settings, records, job_id, attempt, stop)
+        finally:
+            records.close()
+
+
+def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> int:
+    """Run the pipeline; the job boundary: whatever goes wrong ends here, as the job's error."""
+    try:
+        _compute(settings, records, job_id, attempt, stop)
+    except Cancelled:
+        _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
+        return _EXIT_STOPPED
+    except AutopruneError as error:
+        _log.error("job %s: %s", job_id, error)
+        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": kind_of(error), "detail": str(error)})
+        return 2
+    except Exception as error:
+        _log.exception("job %s: a defect", job_id)
+        detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
+        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": "defect", "detail": detail})
+        return 1
+    artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
+    records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+    return 0
+
+
+def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
+    """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
+    from autoprune.service.admission import resolve  # here: imports torch, and a signal must find its handler before
+    from autoprune.service.pipeline import run_job
+
+    spec = JobSpec.model_validate(records.job(job_id).spec)
+    resolved = resolve(spec, records, FileStore(settings.home / "store"), settings, job_id)
+    os.chdir(settings.job_folder(job_id))
+    artifacts = Path("artifacts")
+    artifacts.mkdir(exist_ok=True)
+    progress = _ProgressWriter(records, job_id, attempt)
+    run_job(resolved, artifacts, progress=progress, should_stop=stop.is_set)
+
+
+class _ProgressWriter:
+    """Writes progress into the job's record: every new stage, and within a stage a few times a second."""
+
+    def __init__(self, records: Records, job_id: str, attempt: int) -> None:
+        self._records, self._job_id, self._attempt = records, job_id, attempt
+        self._last: tuple[str, str | None] | None = None
+        self._next_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        stage = (progress.stage, progress.policy)
+        if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
+            return
+        self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
+        self._records.report(self._job_id, self._attempt, progress=_json(progress))
+
+
+def _json(progress: Progress) -> Json:
+    """Turn progress into its record."""
+    return progress.model_dump(mode="json")
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the artifacts in a folder by name: no hidden or temporary files, and not the journal."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        private = path.name.startswith(("journal.sqlite", ".")) or path.suffix == ".tmp"
+        if path.is_file() and not path.is_symlink() and not private:
+            yield name, path
+
+
+def _artifact(job_id: str, path: Path, name: str) -> ArtifactRow:
+    """Describe one artifact."""
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return ArtifactRow(job_id=job_id, name=name, sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
+
+
+def _die_with_service() -> None:
+    """Wait for the end of standard input, which the service holds open; then end this process and its children."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
