@@ -85,14 +85,14 @@ class JobRunner:
         self._wake.set()
 
     def _run(self) -> None:
-        """Run jobs until told to stop; first those that an earlier runner, or a failure here, left without a process."""
+        """Run jobs until told to stop; at first, and after a failure, see to jobs that say they run but do not."""
         unsure = True
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 if unsure:
-                    for row in self._records.jobs(state=JobState.RUNNING):
-                        self._adopt(row)
+                    for stray in self._records.jobs(state=JobState.RUNNING):
+                        self._adopt(stray)
                     unsure = False
                 row = self._records.claim()
                 if row is not None:

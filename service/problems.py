@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -55,9 +56,9 @@ class Problem(BaseModel):
 class NamedError(AutopruneError):
     """An error about an uploaded file, which speaks of the file by the name that its owner knows."""
 
-    def __init__(self, cause: AutopruneError, path: str, name: str) -> None:
-        """Repeat the message of `cause`, with `name` in place of `path`."""
-        super().__init__(str(cause).replace(path, name))
+    def __init__(self, cause: AutopruneError, path: Path, name: str) -> None:
+        """Repeat the message of `cause`, with `name` in place of `path` and of its last part."""
+        super().__init__(str(cause).replace(str(path), name).replace(path.name, name))
         self.kind = kind_of(cause)
 
 

@@ -78,14 +78,14 @@ class JobSpec(BaseModel):
     )
 
     model: _Text = Field(
-        description="REST: the id of an uploaded model. Command line: a path, or the name of a zoo architecture.",
+        description="REST: the id of an uploaded model. Command line: a path, .onnx or .safetensors.",
         examples=[EXAMPLE_MODEL_ID, "resnet56.onnx"],
     )
     architecture: _Text | None = Field(
         default=None,
         description="Zoo architecture whose weights the model file (safetensors) holds; known already for an "
         "uploaded model.",
-        examples=["resnet56"],
+        examples=["resnet56_cifar"],
     )
     num_classes: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
@@ -93,7 +93,7 @@ class JobSpec(BaseModel):
     input_shape: tuple[int, int, int] | None = Field(
         default=None,
         strict=False,
-        description="One image of the zoo architecture, (C, H, W); None for its default.",
+        description="One image, (C, H, W), where an ONNX file leaves it open or a zoo architecture is to have another.",
         examples=[[3, 32, 32]],
     )
     dataset: _Text = Field(

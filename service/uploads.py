@@ -49,8 +49,8 @@ def add_model(  # noqa: PLR0913 - what a model upload consists of
     zoo = (architecture, num_classes, input_shape)
     if suffix == ".safetensors" and architecture is None:
         raise ModelError("safetensors hold weights alone: name the 'architecture' that they belong to")
-    if suffix == ".onnx" and zoo != (None, None, None):
-        raise ModelError("an ONNX file says itself what it is: leave out architecture, num_classes and input_shape")
+    if suffix == ".onnx" and zoo[:2] != (None, None):
+        raise ModelError("an ONNX file describes its own architecture: leave out architecture and num_classes")
     with store.received(source, suffix=suffix, max_bytes=settings.max_model_bytes) as upload:
         with _named(upload, filename):
             network = load_network(
@@ -171,4 +171,4 @@ def _named(upload: Upload, filename: str) -> Iterator[None]:
     try:
         yield
     except AutopruneError as error:
-        raise NamedError(error, str(upload.file.path), clean_name(filename)) from error
+        raise NamedError(error, upload.file.path, clean_name(filename)) from error
