@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView
 
@@ -28,6 +29,11 @@ class Metric:
         """Return its value in `scores`, from 0 to 1."""
         value = None if scores is None else getattr(scores, self.field)
         return None if value is None else float(value)
+
+
+def model_name(result: JobResult) -> str:
+    """Return the model's name without its folder."""
+    return PurePath(result.model).name or result.model
 
 
 def metric(result: JobResult) -> Metric:
@@ -123,6 +129,6 @@ def duration(seconds: float) -> str:
 
 
 def shares(result: JobResult, cost: dict[str, int]) -> dict[str, float]:
-    """Return `cost` as shares of the unpruned network's, the limited quantities first."""
-    names = [*result.limits, *(name for name in cost if name not in result.limits)]
+    """Return `cost` as shares of the unpruned network's: what the budget limits first, then MACs and parameters."""
+    names = dict.fromkeys((*result.limits, "macs", "params"))
     return {name: cost[name] / result.cost[name] for name in names if result.cost.get(name)}

@@ -17,7 +17,7 @@ from autoprune.service._report_sections import (
     verdict_section,
     warnings_section,
 )
-from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric
+from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 from autoprune.service.result import JobResult
 
 #: Nothing may be loaded from anywhere, and no text may be evaluated as code.
@@ -58,7 +58,7 @@ def render_report(result: JobResult) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(result.model)} pruned to {escape(result.budget)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(model_name(result))} pruned to {escape(result.budget)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>{body}</main>\n"
         f'<script type="application/json" id="figures">{data}</script>\n'
         f"<script>{get_plotlyjs()}</script>\n<script>{SCRIPT}</script></body></html>\n"
@@ -103,7 +103,7 @@ def _head(result: JobResult) -> str:
     """Title and one line on what was done."""
     shape = "x".join(str(size) for size in result.input_shape)
     return (
-        f"<h1>{escape(result.model)} pruned to {escape(result.budget)}</h1>"
+        f"<h1>{escape(model_name(result))} pruned to {escape(result.budget)}</h1>"
         f'<p class="lead">{len(result.outcomes)} {"policy" if len(result.outcomes) == 1 else "policies"} compared on '
         f"{escape(result.dataset)}, input {shape}, seed {result.seed}, {escape(duration(result.seconds))} in all.</p>"
     )

@@ -1,0 +1,212 @@
+"""What the commands write to the terminal: progress on stderr, results on stdout."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from autoprune.service import comparison
+from autoprune.service.result import GroupView, JobResult, PolicyOutcome
+from autoprune.service.spec import Progress as JobProgress
+
+STAGES = {
+    "train": "train",
+    "load": "load images",
+    "search": "search",
+    "finetune": "fine-tune",
+    "measure": "measure latency",
+    "report": "score on report images",
+    "done": "done",
+}
+
+
+def stdout() -> Console:
+    """Console for results; wide enough for tables where the output is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(120, console.width))
+
+
+def stderr() -> Console:
+    """Console for progress and notes."""
+    return Console(stderr=True, highlight=False)
+
+
+class ProgressBars:
+    """One bar per stage and policy of a job, with the time that is left. A context manager; call it with progress."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console`."""
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[message]}"),
+            console=console,
+        )
+        self._tasks: dict[tuple[str, str | None], TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, progress: JobProgress) -> None:
+        """Show how far the job is."""
+        key = (progress.stage, progress.policy)
+        if progress.stage == "done":
+            self._finish(None)
+            return
+        if key not in self._tasks:
+            self._finish(key)
+            name = STAGES.get(progress.stage, progress.stage)
+            label = f"{name}, {progress.policy}" if progress.policy else name
+            self._tasks[key] = self._bars.add_task(escape(label), total=progress.total or None, message="")
+        self._bars.update(
+            self._tasks[key],
+            completed=progress.done,
+            total=progress.total or None,
+            message=escape(progress.message),
+        )
+
+    def _finish(self, current: tuple[str, str | None] | None) -> None:
+        """Fill the bars of all stages but the current one: they are over."""
+        for key, task_id in self._tasks.items():
+            if key != current:
+                task = self._bars.tasks[self._bars.task_ids.index(task_id)]
+                total = task.total or max(task.completed, 1)
+                self._bars.update(task_id, total=total, completed=total, message="")
+
+
+@contextmanager
+def stop_on_interrupt(console: Console) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a request to stop, and the second into an interruption at once."""
+    asked = False
+
+    def ask(_: int, __: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.print("[yellow]stopping after the current step; Ctrl-C again stops at once[/]")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def groups_table(groups: list[GroupView], searched: set[str]) -> Table:
+    """Table of all channel groups: who can be pruned, who cannot and why."""
+    table = Table(title="channel groups", title_justify="left", title_style="bold", header_style="bold", box=None)
+    table.add_column("group", overflow="fold", min_width=12)
+    table.add_column("channels", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("params", justify="right")
+    table.add_column("cut together with it", overflow="fold", ratio=2)
+    table.add_column("", ratio=2)
+    for group in groups:
+        status, style = group_status(group, group.name in searched)
+        table.add_row(
+            escape(group.name),
+            f"{group.units:,}",
+            comparison.percent(group.macs_share),
+            comparison.percent(group.params_share),
+            escape(_members(group)),
+            escape(status),
+            style=style,
+        )
+    return table
+
+
+def group_status(group: GroupView, searched: bool) -> tuple[str, str]:
+    """Say whether a group can be pruned, and the style it is shown in."""
+    if group.frozen is not None:
+        return f"frozen: {group.frozen}", "dim"
+    if searched:
+        return ("prunable (residual stream)" if group.residual else "prunable"), ""
+    return "residual stream: --include-residual" if group.residual else "left whole", "yellow"
+
+
+def comparison_table(result: JobResult) -> Table:
+    """Table of all policies beside the unpruned network."""
+    score = comparison.metric(result)
+    tuned = any(outcome.report_finetuned is not None for outcome in result.outcomes)
+    table = Table(
+        title=f"{comparison.model_name(result)}, {result.budget}: {score.label}",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+    )
+    table.add_column("policy")
+    heads = ["report,\npruned", *(["report,\nfine-tuned"] if tuned else [])]
+    heads += ["search,\npruned", *(["search,\nfine-tuned"] if tuned else [])]
+    quantities = comparison.shares(result, result.cost)
+    heads += [f"{comparison.QUANTITY_LABELS.get(name, name)}\nleft" for name in quantities]
+    for head in (*heads, "evalu-\nations", "search\ntime"):
+        table.add_column(head, justify="right")
+    blank = ["-"] if tuned else []
+    unpruned = ["unpruned", comparison.percent(score.of(result.report)), *blank]
+    unpruned += [comparison.percent(score.of(result.search)), *blank, *("100.0%" for _ in quantities), "-", "-"]
+    table.add_row(*unpruned, style="dim")
+    for outcome in result.outcomes:
+        table.add_row(
+            *_policy_cells(result, outcome, tuned=tuned), style="green" if outcome.policy == result.best else ""
+        )
+    return table
+
+
+def print_result(console: Console, result: JobResult, directory: Path) -> None:
+    """Print the comparison, what it means, and where the files lie."""
+    best = comparison.best_outcome(result)
+    console.print(comparison_table(result))
+    for text in comparison.verdicts(result):
+        console.print(escape(text))
+    for text in result.warnings:
+        console.print(f"[yellow]warning:[/] {escape(text)}")
+    console.print(f"\n[bold]best: {escape(best.policy)}[/] (chosen on the search images)")
+    files = Table(box=None, show_header=False, pad_edge=False)
+    for kind, name in best.artifacts.items():
+        files.add_row(f"  {escape(kind)}", escape(str(directory / name)))
+    files.add_row("  report", escape(str(directory / "report.html")))
+    console.print(files)
+
+
+def _policy_cells(result: JobResult, outcome: PolicyOutcome, *, tuned: bool) -> list[str]:
+    """Cells of one policy."""
+    score = comparison.metric(result)
+    cells = [escape(outcome.policy), comparison.percent(score.of(outcome.report))]
+    cells += [comparison.percent(score.of(outcome.report_finetuned))] if tuned else []
+    cells += [comparison.percent(score.of(outcome.search))]
+    cells += [comparison.percent(score.of(outcome.search_finetuned))] if tuned else []
+    cells += [comparison.percent(share) for share in comparison.shares(result, outcome.cost).values()]
+    return [*cells, f"{outcome.evaluations:,}", comparison.duration(outcome.seconds)]
+
+
+def _members(group: GroupView) -> str:
+    """List what a group cuts, shortened."""
+    others = [name for name in (*group.producers, *group.consumers) if name != group.name]
+    distinct = list(dict.fromkeys(others))
+    shown = ", ".join(distinct[:3])
+    return shown if len(distinct) <= 3 else f"{shown}, ... {len(distinct) - 3} more"

@@ -1,0 +1,169 @@
+"""Options of the commands: one annotated type each, grouped into panels; names are those of :class:`JobSpec`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoprune.errors import AutopruneError
+
+
+class CommandError(AutopruneError):
+    """A command was given something it cannot use."""
+
+
+_MODEL, _DATA, _SEARCH = "Model", "Images", "Budget and search"
+_TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
+
+Model = Annotated[
+    str,
+    typer.Argument(help="ONNX file, safetensors file (with --arch), or name of a zoo architecture.", metavar="MODEL"),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Safetensors file with the weights of the zoo architecture MODEL.", rich_help_panel=_MODEL),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--arch", help="Zoo architecture of a safetensors MODEL, e.g. resnet56.", rich_help_panel=_MODEL),
+]
+NumClasses = Annotated[int | None, typer.Option(help="Classes of the zoo architecture.", rich_help_panel=_MODEL)]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        help="One image of the zoo architecture: channels,height,width.", rich_help_panel=_MODEL, metavar="C,H,W"
+    ),
+]
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="'digits' (built in), a folder or zip of images, or an npz.",
+        rich_help_panel=_DATA,
+        metavar="DATA",
+    ),
+]
+ReportData = Annotated[
+    str | None,
+    typer.Option("--report-data", help="Images for the final figures alone, e.g. a test set.", rich_help_panel=_DATA),
+]
+FitImages = Annotated[
+    int | None, typer.Option(help="Images for statistics and fine-tuning. (default: 70%)", rich_help_panel=_DATA)
+]
+SearchImages = Annotated[
+    int | None,
+    typer.Option(help="Images that candidates are scored on. (default: 15%, at most 2000)", rich_help_panel=_DATA),
+]
+ReportImages = Annotated[
+    int | None, typer.Option(help="Images for the final figures. (default: 15%)", rich_help_panel=_DATA)
+]
+Normalization = Annotated[
+    str | None,
+    typer.Option(
+        help="imagenet, digits, none, or means/stds such as 0.5,0.5,0.5/0.2,0.2,0.2. (default: what fits the data)",
+        rich_help_panel=_DATA,
+    ),
+]
+
+Budget = Annotated[
+    str,
+    typer.Option(
+        help="Hard limits, e.g. macs=50% or macs=40%,params=100k. Quantities: macs, params, bytes.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+OptionalBudget = Annotated[
+    str | None,
+    typer.Option(
+        help="Also say whether this budget can be reached, e.g. macs=50%,params=100k.", rich_help_panel=_SEARCH
+    ),
+]
+Policies = Annotated[
+    list[str],
+    typer.Option("--policy", help="Who proposes what to prune; repeat to compare several.", rich_help_panel=_SEARCH),
+]
+Evaluations = Annotated[int, typer.Option(help="Candidates that each policy may try.", rich_help_panel=_SEARCH)]
+Criterion = Annotated[
+    str, typer.Option(help="How the channels of a group are ranked: l1 or l2.", rich_help_panel=_SEARCH)
+]
+RoundTo = Annotated[
+    int, typer.Option(help="Keep multiples of this many channels (8 is often faster).", rich_help_panel=_SEARCH)
+]
+MaxRatio = Annotated[
+    float, typer.Option(help="Largest fraction of a group that may be removed.", rich_help_panel=_SEARCH)
+]
+IncludeResidual = Annotated[
+    bool, typer.Option("--include-residual", help="Also prune residual streams.", rich_help_panel=_SEARCH)
+]
+Seed = Annotated[int, typer.Option(help="Equal seeds, equal results.", rich_help_panel=_SEARCH)]
+Precision = Annotated[str, typer.Option(help="Of evaluations: auto, fp32 or bf16.", rich_help_panel=_SEARCH)]
+
+FinetuneEpochs = Annotated[
+    int, typer.Option("--finetune-epochs", help="Epochs that each winner is trained; 0: none.", rich_help_panel=_TUNING)
+]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the fit images.", rich_help_panel=_TUNING)]
+Optimizer = Annotated[str, typer.Option(help="sgd (Nesterov) or adamw.", rich_help_panel=_TUNING)]
+LearningRate = Annotated[float, typer.Option(help="At the start; falls along a cosine.", rich_help_panel=_TUNING)]
+WeightDecay = Annotated[float, typer.Option(help="Not on batch norm and biases.", rich_help_panel=_TUNING)]
+Momentum = Annotated[float, typer.Option(help="Of SGD.", rich_help_panel=_TUNING)]
+BatchSize = Annotated[int, typer.Option(help="Images per step.", rich_help_panel=_TUNING)]
+LabelSmoothing = Annotated[
+    float, typer.Option(help="Share of the target spread over all classes.", rich_help_panel=_TUNING)
+]
+Distillation = Annotated[
+    float, typer.Option(help="Weight of the unpruned network's answers, 0 to 1.", rich_help_panel=_TUNING)
+]
+Temperature = Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=_TUNING)]
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for the results. (default: runs/MODEL)", rich_help_panel=_OUTPUT),
+]
+Opset = Annotated[int, typer.Option(help="Operator set of the ONNX files, 13 to 20.", rich_help_panel=_OUTPUT)]
+Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel=_OUTPUT)]
+
+#: Options that become fields of FinetuneOptions.
+FINETUNE_FIELDS = (
+    "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
+    "temperature",
+)  # fmt: skip
+_NOT_IN_SPEC = ("weights", "output", "as_json")
+
+
+def spec_values(params: Mapping[str, object]) -> dict[str, object]:
+    """Turn a command's parameters into the settings of a :class:`JobSpec`.
+
+    Raises:
+        CommandError: Parameters that contradict each other, or an input shape that is none.
+
+    """
+    values = {name: value for name, value in params.items() if name not in (*_NOT_IN_SPEC, *FINETUNE_FIELDS)}
+    weights, model = params.get("weights"), params["model"]
+    if weights is not None:
+        if params.get("architecture") is not None or Path(str(model)).suffix:
+            raise CommandError(
+                f"--weights belongs to the name of a zoo architecture, found MODEL {str(model)!r}; "
+                "write either NAME --weights FILE or FILE --arch NAME"
+            )
+        values |= {"model": str(weights), "architecture": model}
+    values["input_shape"] = parse_input_shape(params.get("input_shape"))
+    tuning = {name: params[name] for name in FINETUNE_FIELDS if name in params}
+    return {**values, "finetune": tuning} if tuning else values
+
+
+def parse_input_shape(text: object) -> tuple[int, ...] | None:
+    """Read ``3,32,32`` or ``3x32x32``; None stays None.
+
+    Raises:
+        CommandError: Not whole numbers.
+
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in str(text).lower().replace("x", ",").split(","))
+    except ValueError:
+        raise CommandError(f"--input-shape: expected channels,height,width as in 3,32,32; found {text!r}") from None

@@ -1,0 +1,159 @@
+"""The command line. Heavy imports happen inside the commands, so that help and errors are instant."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service import _cli_options as opt
+
+DEFAULT_PORT = 8765
+
+
+class _Commands(TyperGroup):
+    """Commands whose user errors are one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as in the base class
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except Cancelled as error:
+            typer.echo(f"stopped: {_one_line(error)}", err=True)
+            raise typer.Exit(130) from None
+        except AutopruneError as error:
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A trained CNN and a hard budget in, a smaller certified ONNX network out.",
+)
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 for user errors, 130 when interrupted, 1 for defects (with traceback)."""
+    app()
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _print_version(asked: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if asked:
+        typer.echo(f"autoprune {version('autoprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take what all commands share."""
+
+
+@app.command()
+def inspect(  # noqa: PLR0913 - one parameter per option
+    ctx: typer.Context,
+    model: opt.Model,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    budget: opt.OptionalBudget = None,
+    include_residual: opt.IncludeResidual = False,
+    round_to: opt.RoundTo = 1,
+    max_ratio: opt.MaxRatio = 0.9,
+    as_json: opt.Json = False,
+) -> None:
+    """Show what can be pruned in a network, and how far; nothing is changed and no images are needed."""
+    from autoprune.service._cli_inspect import run_inspect
+
+    run_inspect(ctx.params)
+
+
+@app.command()
+def search(  # noqa: PLR0913 - one parameter per option
+    ctx: typer.Context,
+    model: opt.Model,
+    dataset: opt.Data,
+    budget: opt.Budget,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    report_dataset: opt.ReportData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    report_images: opt.ReportImages = None,
+    normalization: opt.Normalization = None,
+    policies: opt.Policies = ["uniform", "sensitivity"],  # noqa: B006 - read once by typer
+    evaluations: opt.Evaluations = 100,
+    criterion: opt.Criterion = "l1",
+    round_to: opt.RoundTo = 1,
+    max_ratio: opt.MaxRatio = 0.9,
+    include_residual: opt.IncludeResidual = False,
+    seed: opt.Seed = 0,
+    precision: opt.Precision = "auto",
+    finetune_epochs: opt.FinetuneEpochs = 0,
+    optimizer: opt.Optimizer = "sgd",
+    learning_rate: opt.LearningRate = 0.01,
+    weight_decay: opt.WeightDecay = 5e-4,
+    momentum: opt.Momentum = 0.9,
+    batch_size: opt.BatchSize = 128,
+    label_smoothing: opt.LabelSmoothing = 0.0,
+    distillation: opt.Distillation = 0.5,
+    temperature: opt.Temperature = 4.0,
+    output: opt.Output = None,
+    opset: opt.Opset = 18,
+    threads: opt.Threads = 1,
+    as_json: opt.Json = False,
+) -> None:
+    """Search how much to prune in every layer, recover the network, export it and certify the budget.
+
+    Ctrl-C is safe: the same command again goes on where it stopped.
+    """
+    from autoprune.service._cli_search import run_search_command
+
+    run_search_command(ctx.params)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo"),
+) -> None:
+    """Train a small network on handwritten digits, prune it through the service, and show what came out (a minute)."""
+    from autoprune.service.demo import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
+    from autoprune.service.server import serve as run_server
+
+    run_server(host, port, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+
+
+if __name__ == "__main__":
+    main()
