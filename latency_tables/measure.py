@@ -1,4 +1,8 @@
-"""How long whole networks take in onnxruntime; the seed of per-layer tables."""
+"""How long whole networks take in onnxruntime: the seed of tables per layer.
+
+A table of single layers will be filled by the same loop from one small file per layer and width; whole networks stay
+the judge, because times of layers do not add up exactly. Nothing here imports torch: a device needs onnxruntime only.
+"""
 
 import platform
 import time
@@ -8,14 +12,27 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+from autoprune.errors import ModelError
+
+#: Rounds that are timed even when the time budget is used up: the least a median means something for.
+LEAST_ROUNDS = 5
+
+#: What onnxruntime raises for a file or an input it cannot use; they share no base class.
+_RUNTIME_ERRORS = (
+    ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf, ort.NoModel, ort.NoSuchFile,
+    ort.NotImplemented, ort.RuntimeException,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one inference of one ONNX file, batch 1 unless said otherwise.
+    """Time of one inference of one ONNX file.
 
     Attributes:
-        median_ms: Median over all repeats.
+        median_ms: Median over all repeats; the figure to compare.
         p10_ms: 10th percentile: what a quiet machine does.
         p90_ms: 90th percentile: how noisy this one was.
         repeats: Number of timed inferences.
@@ -40,8 +57,31 @@ class Latency:
         return asdict(self)
 
 
-def measure_side_by_side(
-    files: Sequence[Path],
+def measure_onnx(  # noqa: PLR0913 - the conditions of the measurement
+    path: Path,
+    *,
+    input_shape: Sequence[int],
+    batch: int = 1,
+    threads: int = 1,
+    repeats: int = 50,
+    warmup: int = 5,
+    time_budget_s: float = 20.0,
+) -> Latency:
+    """Time one ONNX file; arguments and errors as of :func:`measure_side_by_side`."""
+    (latency,) = measure_side_by_side(
+        [path],
+        input_shape=input_shape,
+        batch=batch,
+        threads=threads,
+        repeats=repeats,
+        warmup=warmup,
+        time_budget_s=time_budget_s,
+    )
+    return latency
+
+
+def measure_side_by_side(  # noqa: PLR0913 - the conditions of the measurement
+    paths: Sequence[Path],
     *,
     input_shape: Sequence[int],
     batch: int = 1,
@@ -50,51 +90,94 @@ def measure_side_by_side(
     warmup: int = 5,
     time_budget_s: float = 20.0,
 ) -> list[Latency]:
-    """Time several ONNX files in turn (A B A B ...), so that drift of the machine hits all alike; compare by ratio.
+    """Time several ONNX files in turn (A B A B ...): drift of the machine hits all alike, so ratios can be trusted.
 
     Args:
-        files: ONNX files with one input.
+        paths: ONNX files with one float32 input.
         input_shape: Shape of one image, ``(C, H, W)``.
         batch: Images per inference.
-        threads: Threads of onnxruntime.
-        repeats: Timed inferences of each file at most.
-        warmup: Untimed inferences of each file first.
-        time_budget_s: No further round is started after this long; at least five rounds are.
+        threads: Threads within an operator; operators run one after the other.
+        repeats: Timed inferences of each file, at most.
+        warmup: Untimed inferences of each file before, at most.
+        time_budget_s: For timed inferences of all files together; warming up may take a quarter of it more. No round
+            begins after it, except that one is always run untimed and five are always timed.
+
+    Returns:
+        One measurement per file, in the order of `paths`.
+
+    Raises:
+        ModelError: onnxruntime cannot load a file, or not run it on images of this shape.
 
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    sessions = [onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]) for file in files]
-    image = np.random.default_rng(0).standard_normal((batch, *input_shape)).astype(np.float32)
-    feeds = [{session.get_inputs()[0].name: image} for session in sessions]
-    for session, feed in zip(sessions, feeds, strict=True):
-        for _ in range(warmup):
-            session.run(None, feed)
-    times_ms: list[list[float]] = []
-    deadline = time.perf_counter() + time_budget_s
-    while len(times_ms) < repeats and (len(times_ms) < 5 or time.perf_counter() < deadline):
-        row = []
-        for session, feed in zip(sessions, feeds, strict=True):
-            started = time.perf_counter()
-            session.run(None, feed)
-            row.append((time.perf_counter() - started) * 1e3)
-        times_ms.append(row)
-    p10, median, p90 = np.percentile(np.array(times_ms), [10, 50, 90], axis=0)
+    assert batch >= 1
+    assert threads >= 1
+    assert repeats >= 1
+    images = np.random.default_rng(0).standard_normal((batch, *input_shape)).astype(np.float32)
+    sessions = [_Session(path, threads, images) for path in paths]
+    _time_rounds(sessions, most=max(1, warmup), least=1, time_budget_s=time_budget_s / 4)
+    times_ms = _time_rounds(sessions, most=repeats, least=min(repeats, LEAST_ROUNDS), time_budget_s=time_budget_s)
     runtime, device = f"onnxruntime {onnxruntime.__version__}", processor_name()
-    return [
-        Latency(float(median[i]), float(p10[i]), float(p90[i]), len(times_ms), batch, threads, runtime, device)
-        for i in range(len(files))
-    ]
+    latencies = []
+    for column in times_ms.T:
+        p10, median, p90 = (float(value) for value in np.percentile(column, [10, 50, 90]))
+        latencies.append(Latency(median, p10, p90, len(column), batch, threads, runtime, device))
+    return latencies
 
 
 def processor_name() -> str:
-    """Return the processor's model name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    """Return the processor's model name as the operating system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip().lower() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+class _Session:
+    """One ONNX file, loaded, with images to run it on."""
+
+    def __init__(self, path: Path, threads: int, images: NDArray[np.float32]) -> None:
+        self._path = path
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        # Threads of a file that has finished must not spin beside the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _RUNTIME_ERRORS as error:
+            raise ModelError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(entry.name for entry in inputs)
+            raise ModelError(f"{path}: expected a network with one input, found {len(inputs)}: {names}")
+        self._feed = {inputs[0].name: images}
+
+    def time_ms(self) -> float:
+        """Run once; return the wall-clock time in ms."""
+        try:
+            started = time.perf_counter()
+            self._session.run(None, self._feed)
+            return (time.perf_counter() - started) * 1e3
+        except _RUNTIME_ERRORS as error:
+            shapes = ", ".join(f"float32 {array.shape}" for array in self._feed.values())
+            raise ModelError(f"{self._path}: does not run on images {shapes}: {_first_line(error)}") from error
+
+
+def _time_rounds(sessions: Sequence[_Session], *, most: int, least: int, time_budget_s: float) -> NDArray[np.float64]:
+    """Run all sessions in turn, round by round; return ms, ``(rounds, sessions)``."""
+    deadline = time.perf_counter() + time_budget_s
+    rounds: list[list[float]] = []
+    while len(rounds) < most and (len(rounds) < least or time.perf_counter() < deadline):
+        rounds.append([session.time_ms() for session in sessions])
+    return np.array(rounds, dtype=np.float64)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message."""
+    return (str(error).splitlines() or ["no reason given"])[0]

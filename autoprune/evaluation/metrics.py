@@ -1,14 +1,15 @@
 """How good a network is on a set of images, with labels or against the unpruned network."""
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.errors import NumericalError
+from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
+from autoprune.evaluation.device import batch_on, default_device, ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,9 @@ class Scores:
 
     Attributes:
         top1: Share of images whose label has the highest score.
-        top5: Share of images whose label is among the five highest; None with fewer than six classes.
-        loss: Mean cross-entropy, natural logarithm.
+        top5: Share of images whose label is among the five highest; None with fewer than six classes, where it
+            would always be 1.
+        loss: Mean cross-entropy, in nats.
         agreement: Share of images on which the class is the unpruned network's.
         kl: Mean Kullback-Leibler divergence from the unpruned network's distribution to this one's, in nats.
         images: Number of images.
@@ -47,40 +49,60 @@ class Scores:
         return value
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as JSON-ready data; floats survive JSON exactly."""
+        """Return the scores as JSON-ready data; every float survives JSON exactly."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Scores":
-        """Read scores back from :meth:`to_dict`."""
+    def from_dict(cls, data: Mapping[str, Any]) -> "Scores":
+        """Read scores back from :meth:`to_dict`.
+
+        Raises:
+            SearchError: Not the record of scores: other keys.
+
+        """
+        names = {field.name for field in fields(cls)}
+        if set(data) != names:
+            raise SearchError(f"recorded scores: expected the keys {sorted(names)}, found {sorted(data)}")
         return cls(**data)
 
 
-def predict(module: nn.Module, inputs: Tensor, *, batch_size: int = 250, precision: str = "fp32") -> Tensor:
-    """Return the network's outputs for `inputs`, ``(n, C, H, W)``, as float32 ``(n, classes)`` on the CPU.
+def predict(
+    module: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_size: int = 250,
+    precision: str = "fp32",
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return the network's outputs for `inputs`, float32 ``(n, classes)`` on the CPU.
 
-    Runs on the device that holds the network, in channels-last layout (1.4 times as fast on the CPUs measured).
+    Args:
+        module: Any network; runs in eval mode and is not changed.
+        inputs: Images, ``(n, C, H, W)``, normalised.
+        batch_size: Images at a time.
+        precision: ``"fp32"`` or ``"bf16"`` (autocast).
+        device: Where to compute; :func:`autoprune.evaluation.device.default_device` if None.
 
     Raises:
+        DatasetError: No images.
         NumericalError: An output is not finite.
 
     """
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    outputs = []
+    if len(inputs) == 0:
+        raise DatasetError("expected at least one image to run the network on, found none")
+    device = device or default_device()
+    runner = ready(module, device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(inputs), batch_size):
-            batch = inputs[start : start + batch_size].to(device).contiguous(memory_format=torch.channels_last)
-            outputs.append(module(batch).float().cpu())
+        outputs = [runner(batch_on(batch, device)).float().cpu() for batch in torch.split(inputs, batch_size)]
     logits = torch.cat(outputs)
     if not bool(torch.isfinite(logits).all()):
         raise NumericalError(
-            "the network's outputs are not finite; are its weights and the normalisation of the images right?"
+            "the network's outputs are not finite; check its weights, and the images and their normalisation"
         )
-    return logits
+    return logits.clone()  # outside inference mode: an ordinary tensor
 
 
-def score(
+def score(  # noqa: PLR0913 - the images and how to run the network on them
     module: nn.Module,
     inputs: Tensor,
     labels: Tensor | None,
@@ -88,26 +110,75 @@ def score(
     reference_logits: Tensor | None = None,
     batch_size: int = 250,
     precision: str = "fp32",
+    device: torch.device | None = None,
 ) -> Scores:
-    """Score `module` on `inputs`, ``(n, C, H, W)``, with `labels`, ``(n,)``, or against `reference_logits`, ``(n, k)``.
+    """Score `module` on images with their labels, against the unpruned network's outputs, or both.
 
-    Means are taken in float64 over all images at once, so the batch size does not show.
+    All means are taken in float64 over all images at once: neither the order nor the size of batches shows, except
+    through the last bits of float32 outputs, which convolutions may round differently for other batch sizes.
+
+    Args:
+        module: A classifier, images to ``(n, classes)``; runs in eval mode and is not changed.
+        inputs: Images, ``(n, C, H, W)``, normalised.
+        labels: Their classes, ``(n,)`` int64, or None.
+        reference_logits: The unpruned network's outputs for the same images, ``(n, classes)``, or None.
+        batch_size: Images at a time.
+        precision: ``"fp32"`` or ``"bf16"`` (autocast).
+        device: Where to compute; :func:`autoprune.evaluation.device.default_device` if None.
 
     Raises:
+        DatasetError: Neither labels nor reference, or labels that do not fit images and classes.
+        ModelError: The network is no classifier, or has other classes than the reference.
         NumericalError: An output is not finite.
 
     """
-    logits = predict(module, inputs, batch_size=batch_size, precision=precision).double()
+    if labels is None and reference_logits is None:
+        raise DatasetError("scoring needs labels or the outputs of the unpruned network, found neither")
+    logits = predict(module, inputs, batch_size=batch_size, precision=precision, device=device).double()
+    if logits.dim() != 2:
+        raise ModelError(f"expected a classifier with output (n, classes), found shape {tuple(logits.shape)}")
     top1 = top5 = loss = agreement = kl = None
     if labels is not None:
-        top1 = float((logits.argmax(1) == labels).double().mean())
-        loss = float(F.cross_entropy(logits, labels))
-        if logits.shape[1] > 5:
-            top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean())
+        top1, top5, loss = _against_labels(logits, labels.cpu())
     if reference_logits is not None:
-        reference = reference_logits.double()
-        agreement = float((logits.argmax(1) == reference.argmax(1)).double().mean())
-        divergence = F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="batchmean", log_target=True)
-        kl = max(0.0, float(divergence))
-    assert loss is None or math.isfinite(loss)
+        agreement, kl = _against_reference(logits, reference_logits.detach().cpu().double())
     return Scores(top1, top5, loss, agreement, kl, len(inputs))
+
+
+def check_labels(labels: Tensor, images: int, classes: int) -> None:
+    """Hold `labels` against the number of images and classes.
+
+    Raises:
+        DatasetError: Not one label in ``[0, classes)`` per image.
+
+    """
+    if tuple(labels.shape) != (images,):
+        raise DatasetError(f"expected one label per image, shape ({images},), found {tuple(labels.shape)}")
+    if images and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DatasetError(
+            f"expected labels from 0 to {classes - 1}, one per output of the network, "
+            f"found {int(labels.min())} to {int(labels.max())}"
+        )
+
+
+def _against_labels(logits: Tensor, labels: Tensor) -> tuple[float, float | None, float]:
+    """Return top-1, top-5 and cross-entropy; of classes with equal scores the first counts as higher."""
+    n, classes = logits.shape
+    check_labels(labels, n, classes)
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(classes) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & earlier)).sum(1)
+    top5 = float((rank < 5).double().mean()) if classes > 5 else None
+    return float((rank == 0).double().mean()), top5, float(F.cross_entropy(logits, labels))
+
+
+def _against_reference(logits: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Return agreement and divergence; rounding below 0 is cut off."""
+    if reference.shape != logits.shape:
+        raise ModelError(
+            f"expected reference outputs of shape {tuple(logits.shape)}, found {tuple(reference.shape)}; "
+            "both networks must have seen the same images and have the same classes"
+        )
+    agreement = float((logits.argmax(1) == reference.argmax(1)).double().mean())
+    divergence = F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="batchmean", log_target=True)
+    return agreement, max(0.0, float(divergence))

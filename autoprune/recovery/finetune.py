@@ -5,79 +5,56 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.errors import NumericalError, SearchError
+from autoprune.errors import DatasetError, ModelError, NumericalError
+from autoprune.evaluation.device import batch_on, default_device, ready
+from autoprune.evaluation.metrics import check_labels, predict
+from autoprune.recovery._augmentation import augmented
+from autoprune.recovery.finetune_settings import FinetuneSettings
+
+__all__ = ["Epoch", "FinetuneResult", "FinetuneSettings", "Progress", "finetune"]
 
 Net = TypeVar("Net", bound=nn.Module)
+
+#: Called with steps done, all steps and a text.
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class FinetuneSettings:
-    """How to fine-tune.
+class Epoch:
+    """What one pass over the images did.
 
     Attributes:
-        epochs: Passes over the images; 0 returns a copy.
-        optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
-        learning_rate: At the start; falls to 0 along a half cosine (Loshchilov & Hutter 2017, 1608.03983).
-        momentum: Of SGD.
-        weight_decay: On weights; not on biases and batch norm.
-        batch_size: Images per step.
-        label_smoothing: Share of the target spread evenly over all classes (Szegedy et al. 2016).
-        distillation: Weight, 0 to 1, of the teacher's distribution in the loss; 1 where there are no labels.
-        temperature: Of both distributions in the distillation (Hinton et al. 2015, 1503.02531).
-        augment: Random crops after padding by 1/8 of the size; for images of at least 16 pixels.
-        flip: Random horizontal flips as well.
-        seed: Of shuffling and augmentation.
+        loss: Mean over its steps.
+        learning_rate: Of its last step.
+        seconds: Wall-clock time.
 
     """
-
-    epochs: int = 3
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 128
-    label_smoothing: float = 0.0
-    distillation: float = 0.5
-    temperature: float = 4.0
-    augment: bool = True
-    flip: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "epochs": self.epochs >= 0,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "momentum": 0 <= self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "batch_size": self.batch_size >= 2,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "distillation": 0 <= self.distillation <= 1,
-            "temperature": 0 < self.temperature < math.inf,
-        }
-        for name, holds in checks.items():
-            if not holds:
-                raise SearchError(f"fine-tuning: {name} is out of range, found {getattr(self, name)}")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise SearchError(f"fine-tuning: optimizer must be 'sgd' or 'adamw', found {self.optimizer!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One pass: mean loss, learning rate at its end, seconds."""
 
     loss: float
     learning_rate: float
     seconds: float
 
 
-def finetune(
+class FinetuneResult(NamedTuple, Generic[Net]):
+    """A fine-tuned network; unpacks into ``module, history``.
+
+    Attributes:
+        module: The trained copy, in eval mode, on the CPU, with the weights of the last step.
+        history: One entry per epoch.
+
+    """
+
+    module: Net
+    history: tuple[Epoch, ...]
+
+
+def finetune(  # noqa: PLR0913 - what to train, on what, how, and where
     module: Net,
     inputs: Tensor,
     labels: Tensor | None,
@@ -86,116 +63,160 @@ def finetune(
     teacher: nn.Module | None = None,
     progress: Progress | None = None,
     device: torch.device | None = None,
-) -> tuple[Net, tuple[Epoch, ...]]:
-    """Return a trained copy of `module` (on the CPU, eval mode) and what each epoch did.
+) -> FinetuneResult[Net]:
+    """Train a copy of `module` on the fit split.
 
-    The final weights are returned, not the best of any split. Deterministic from the seed on a CPU with the same
-    number of threads.
+    The final weights are returned: nothing is selected on any split. On a CPU the result depends on the arguments and
+    the number of threads alone, bit for bit; the global random state is neither used nor changed. Images are shuffled
+    anew in each epoch; those left over when the last batch is not full are left out of that epoch.
 
     Args:
         module: The pruned network; not changed.
-        inputs: Images of the fit split, ``(n, C, H, W)``, normalised.
-        labels: Their classes, ``(n,)``, or None to learn from the teacher alone.
-        settings: How.
-        teacher: The unpruned network; needed without labels.
-        progress: Called with steps done, all steps, and a text; may raise to stop.
-        device: Where to train; CUDA where present by default.
+        inputs: Images of the fit split, ``(n, C, H, W)``, normalised; at least 2.
+        labels: Their classes, ``(n,)`` int64, or None to learn from the teacher alone.
+        settings: How to train.
+        teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
+        progress: Called after each step; what it raises stops the training.
+        device: Where to train; :func:`autoprune.evaluation.device.default_device` if None.
 
     Raises:
-        NumericalError: The loss is not finite.
-        SearchError: Neither labels nor a teacher.
+        DatasetError: Fewer than two images, labels that do not fit, or neither labels nor a teacher.
+        ModelError: The network has no weights, or other classes than its teacher.
+        NumericalError: The loss or a weight is not finite.
 
     """
-    if labels is None and teacher is None:
-        raise SearchError("fine-tuning needs labels, or the unpruned network to learn from")
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = copy.deepcopy(module).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    guide = None if teacher is None else copy.deepcopy(teacher).to(device).eval()
-    optimizer = _optimizer(model, settings)
-    steps = max(1, len(inputs) // settings.batch_size)
-    total = steps * settings.epochs
-    generator = torch.Generator().manual_seed(settings.seed)
-    epochs = []
-    for epoch in range(settings.epochs):
-        started, losses, rate = time.monotonic(), 0.0, 0.0
-        model.train()
-        for step, chosen in enumerate(_batches(len(inputs), settings.batch_size, generator)):
-            done = epoch * steps + step
-            rate = settings.learning_rate * (1 + math.cos(math.pi * done / total)) / 2
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            images = _augmented(inputs[chosen], settings, generator)
-            images = images.to(device).contiguous(memory_format=torch.channels_last)
-            loss = _loss(model, guide, images, None if labels is None else labels[chosen].to(device), settings)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses += float(loss.detach())
-            if not math.isfinite(losses):
-                raise NumericalError(
-                    f"fine-tuning diverged in epoch {epoch + 1}, step {step + 1}: the loss is not finite; "
-                    f"use a learning rate below {settings.learning_rate:g}"
-                )
+    model = copy.deepcopy(module).cpu().eval()
+    if settings.epochs == 0:
+        return FinetuneResult(model, ())
+    device = device or default_device()
+    _check(model, inputs, labels, teacher, device)
+    model = model.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]  # missing in torch's stubs
+    trainer = _Trainer(
+        model=model,
+        teacher=None if teacher is None else ready(teacher, device),
+        optimizer=_optimizer(model, settings),
+        inputs=inputs.detach(),
+        labels=labels,
+        settings=settings,
+        generator=torch.Generator().manual_seed(settings.seed),
+        device=device,
+    )
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
+        torch.manual_seed(settings.seed)  # for layers that draw at random themselves
+        history = tuple(trainer.run_epoch(index, progress) for index in range(settings.epochs))
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+        raise _diverged("the trained weights are", settings)
+    model.zero_grad(set_to_none=True)
+    return FinetuneResult(model.to(device="cpu", memory_format=torch.contiguous_format).eval(), history)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainer:
+    """All that one fine-tuning works with."""
+
+    model: nn.Module
+    teacher: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    inputs: Tensor
+    labels: Tensor | None
+    settings: FinetuneSettings
+    generator: torch.Generator
+    device: torch.device
+
+    def run_epoch(self, index: int, progress: Progress | None) -> Epoch:
+        """Train on every batch once."""
+        started, settings = time.monotonic(), self.settings
+        batches = _shuffled(len(self.inputs), settings.batch_size, self.generator)
+        self.model.train()
+        total_loss = learning_rate = 0.0
+        for step, chosen in enumerate(batches, start=1):
+            done = index * len(batches) + step
+            learning_rate = settings.learning_rate_at(done - 1, len(batches))
+            total_loss += self._step(chosen, learning_rate)
+            if not math.isfinite(total_loss):
+                raise _diverged(f"in epoch {index + 1}, step {step}, the loss is", settings)
             if progress is not None:
-                progress(done + 1, total, f"epoch {epoch + 1} of {settings.epochs}, loss {losses / (step + 1):.3f}")
-        epochs.append(Epoch(losses / steps, rate, time.monotonic() - started))
-    return model.cpu().eval(), tuple(epochs)
+                text = f"epoch {index + 1} of {settings.epochs}, loss {total_loss / step:.3f}"
+                progress(done, settings.epochs * len(batches), text)
+        return Epoch(total_loss / len(batches), learning_rate, time.monotonic() - started)
+
+    def _step(self, chosen: Tensor, learning_rate: float) -> float:
+        """Take one step on the images `chosen`, ``(batch,)``; return the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        images = self.inputs[chosen]
+        if self.settings.augment:
+            images = augmented(images, self.generator, flip=self.settings.flip)
+        images = batch_on(images, self.device)
+        labels = None if self.labels is None else self.labels[chosen].to(self.device)
+        with torch.no_grad():
+            target = None if self.teacher is None else self.teacher(images)
+        loss = _loss(self.model(images), labels, target, self.settings)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+def _check(
+    model: nn.Module, inputs: Tensor, labels: Tensor | None, teacher: nn.Module | None, device: torch.device
+) -> None:
+    """Refuse what cannot be trained; runs both networks on one image."""
+    if labels is None and teacher is None:
+        raise DatasetError("fine-tuning needs labels, or the unpruned network to learn from; found neither")
+    if len(inputs) < 2:
+        raise DatasetError(f"fine-tuning needs at least 2 images in the fit split, found {len(inputs)}")
+    if next(model.parameters(), None) is None:
+        raise ModelError("fine-tuning needs a network with weights, found none")
+    output = predict(model, inputs[:1], device=device)
+    if labels is not None:
+        check_labels(labels, len(inputs), output.shape[-1])
+    if teacher is not None:
+        expected = predict(teacher, inputs[:1], device=device).shape
+        if expected != output.shape:
+            raise ModelError(
+                f"expected an output like the unpruned network's, {tuple(expected[1:])} for one image, "
+                f"found {tuple(output.shape[1:])}"
+            )
 
 
 def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Weight decay on weights only."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    free = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    """Return the optimizer; weights decay, biases and batch norm do not."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(
-        groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
-    )
+    momentum = settings.momentum
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Shuffle and cut into full batches; fewer images than one batch make one."""
+def _shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return the images in random order, in full batches; fewer than one batch make one."""
     order = torch.randperm(n, generator=generator)
-    return [order[i : i + size] for i in range(0, max(1, n - size + 1), size)]
+    size = min(n, batch_size)
+    return list(torch.split(order[: n // size * size], size))
 
 
-def _augmented(images: Tensor, settings: FinetuneSettings, generator: torch.Generator) -> Tensor:
-    """Crop at random after zero padding, and flip; ``(n, C, H, W)`` in and out. Small images stay as they are."""
-    n, _, height, width = images.shape
-    if not settings.augment or min(height, width) < 16:
-        return images
-    pad = max(height, width) // 8
-    padded = F.pad(images, (pad, pad, pad, pad))
-    tops = torch.randint(0, 2 * pad + 1, (n,), generator=generator)
-    lefts = torch.randint(0, 2 * pad + 1, (n,), generator=generator)
-    rows = tops[:, None] + torch.arange(height)
-    columns = lefts[:, None] + torch.arange(width)
-    if settings.flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    index = torch.arange(n)[:, None, None]
-    cropped: Tensor = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2)
-
-
-def _loss(
-    model: nn.Module, guide: nn.Module | None, images: Tensor, labels: Tensor | None, settings: FinetuneSettings
-) -> Tensor:
-    """Cross-entropy with the labels and divergence from the teacher, weighted."""
-    logits = model(images)
-    weight = 0.0 if guide is None else (1.0 if labels is None else settings.distillation)
+def _loss(logits: Tensor, labels: Tensor | None, target: Tensor | None, settings: FinetuneSettings) -> Tensor:
+    """Return the mean loss of a batch: cross-entropy with the labels and divergence from the teacher, weighted."""
+    weight = 0.0 if target is None else 1.0 if labels is None else settings.distillation
     loss = logits.new_zeros(())
     if labels is not None and weight < 1:
-        loss = (1 - weight) * F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-    if guide is not None and weight > 0:
-        with torch.no_grad():
-            target = guide(images) / settings.temperature
-        divergence = F.kl_div(
-            (logits / settings.temperature).log_softmax(1),
-            target.log_softmax(1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        loss = loss + weight * settings.temperature**2 * divergence  # Hinton 2015, section 2: gradients scale as 1/T^2
+        loss = loss + (1 - weight) * F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+    if target is not None and weight > 0:
+        T = settings.temperature  # noqa: N806 - the paper's symbol
+        student, teacher = (logits / T).log_softmax(1), (target / T).log_softmax(1)
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        loss = loss + weight * T**2 * divergence  # Hinton 2015, section 2: its gradients scale as 1 / T^2
     return loss
+
+
+def _diverged(what: str, settings: FinetuneSettings) -> NumericalError:
+    """Say what is not finite, and what to do."""
+    return NumericalError(
+        f"fine-tuning diverged: {what} not finite; use a learning rate below {settings.learning_rate:g} "
+        "or some warm-up epochs, and check the images for NaN"
+    )
