@@ -125,6 +125,20 @@ Opset = Annotated[int, typer.Option(help="Operator set of the ONNX files, 13 to 
 Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel=_OUTPUT)]
 
+Plan = Annotated[
+    Path, typer.Option(help="The plan (JSON) that a search left.", rich_help_panel="Pruned network", metavar="FILE")
+]
+PrunedWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="The weights (safetensors) that a search left; without them the original's are cut.",
+        rich_help_panel="Pruned network",
+        metavar="FILE",
+    ),
+]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.", rich_help_panel=_OUTPUT)]
+OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", rich_help_panel=_OUTPUT)]
+
 #: Options that become fields of FinetuneOptions.
 FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",

@@ -9,7 +9,7 @@ STYLE = """
 --p0:#62a8ff;--p1:#ff8f5c;--p2:#3fcf9f;--p3:#cf8cf0;--p4:#e3b341;--p5:#ff7fb0}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px 20px 64px}
+main{max-width:1160px;margin:0 auto;padding:24px 20px 64px}
 h1{font-size:1.65rem;line-height:1.25;margin:.2em 0 .1em;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:0 0 .5em}
 h3{font-size:1rem;margin:1.4em 0 .4em}
@@ -26,9 +26,9 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 th,td{padding:6px 10px;border-bottom:1px solid var(--grid);text-align:left;vertical-align:top}
 thead th{background:var(--head);font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.5em}
 tbody th{font-weight:500;white-space:nowrap}
-td:last-child:not(.n){min-width:11em}
+.note{display:inline-block;min-width:12em}
 p.dim{font-size:.92rem}
-.n{text-align:right;white-space:nowrap}
+td.n{white-space:nowrap}.n{text-align:right}
 tr.best td,tr.best th{background:color-mix(in srgb,var(--good) 10%,transparent)}
 tr.unpruned td,tr.unpruned th,.dim{color:var(--muted)}
 .tag{display:inline-block;font-size:.75rem;font-weight:600;color:var(--good);border:1px solid currentColor;
@@ -38,7 +38,7 @@ border-radius:99px;padding:0 7px;margin-left:6px;white-space:nowrap}
 margin:8px 0}
 .plot{width:100%;height:400px}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.86rem}
-td code,dd code{overflow-wrap:anywhere}
+code{overflow-wrap:anywhere}pre code{overflow-wrap:normal}
 pre{background:var(--head);border-radius:8px;padding:12px 14px;overflow-x:auto;margin:.5em 0}
 dl{display:grid;grid-template-columns:minmax(130px,max-content) 1fr;gap:4px 18px;margin:.4em 0}
 dt{color:var(--muted)} dd{margin:0;overflow-wrap:anywhere;min-width:0}

@@ -60,8 +60,8 @@ def policies_section(result: JobResult) -> str:
     score = metric(result)
     quantities = list(shares(result, result.cost))
     tuned = any(outcome.report_finetuned is not None for outcome in result.outcomes)
-    head = ["policy", "report split, pruned", *(["report split, fine-tuned"] if tuned else [])]
-    head += ["search split, pruned", *(["search split, fine-tuned"] if tuned else [])]
+    head = ["policy", "report: pruned", *(["report: fine-tuned"] if tuned else [])]
+    head += ["search: pruned", *(["search: fine-tuned"] if tuned else [])]
     head += [f"{QUANTITY_LABELS.get(name, name)} left" for name in quantities]
     tail = ["evaluations", "search time", "certificate"]
     timed = latency_ms(best_outcome(result))
@@ -95,7 +95,8 @@ def groups_section(result: JobResult) -> str:
     rows = [_group_cells(result, group) for group in result.groups]
     caption = (
         f"{len(result.decision_groups)} of {len(result.groups)} groups were searched. A group is a set of channels "
-        "that can only be removed together; shares are of the layers that produce it."
+        "that can only be removed together. Shares are what hangs on the group; neighbours share layers, so they add "
+        "up to more than 100%."
     )
     overview = table(head, rows, caption)
     names = "".join(
@@ -229,12 +230,14 @@ def _group_cells(result: JobResult, group: GroupView) -> list[str]:
     for outcome in result.outcomes:
         kept = outcome.kept.get(group.name)
         cells.append("-" if kept is None else f'{kept:,} <span class="dim">({kept / group.units:.0%})</span>')
-    if group.frozen is not None:
-        return [*cells, escape(f"frozen: {group.frozen}")]
     searched = group.name in result.decision_groups
-    if group.residual:
-        return [*cells, "residual stream" if searched else "residual stream, left whole (opt-in)"]
-    return [*cells, "" if searched else "left whole"]
+    if group.frozen is not None:
+        note = f"frozen: {group.frozen}"
+    elif group.residual:
+        note = "residual stream" if searched else "residual stream, left whole (opt-in)"
+    else:
+        note = "" if searched else "left whole"
+    return [*cells, f'<span class="note">{escape(note)}</span>']
 
 
 def _score_cells(scores: ScoresView) -> list[str]:

@@ -132,6 +132,66 @@ def search(  # noqa: PLR0913 - one parameter per option
 
 
 @app.command()
+def finetune(  # noqa: PLR0913 - one parameter per option
+    ctx: typer.Context,
+    model: opt.Model,
+    plan: opt.Plan,
+    dataset: opt.Data,
+    output: opt.OutputFolder,
+    pruned_weights: opt.PrunedWeights = None,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    report_dataset: opt.ReportData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    report_images: opt.ReportImages = None,
+    normalization: opt.Normalization = None,
+    seed: opt.Seed = 0,
+    finetune_epochs: opt.Epochs = 10,
+    optimizer: opt.Optimizer = "sgd",
+    learning_rate: opt.LearningRate = 0.01,
+    weight_decay: opt.WeightDecay = 5e-4,
+    momentum: opt.Momentum = 0.9,
+    batch_size: opt.BatchSize = 128,
+    label_smoothing: opt.LabelSmoothing = 0.0,
+    distillation: opt.Distillation = 0.5,
+    temperature: opt.Temperature = 4.0,
+    opset: opt.Opset = 18,
+    threads: opt.Threads = 1,
+    as_json: opt.Json = False,
+) -> None:
+    """Train a pruned network further, with the original MODEL as teacher, and export it again.
+
+    Use the seed and image options of the search, so that no image of its search and report splits is trained on.
+    """
+    from autoprune.service._cli_finetune import run_finetune
+
+    run_finetune(ctx.params)
+
+
+@app.command()
+def export(  # noqa: PLR0913 - one parameter per option
+    ctx: typer.Context,
+    model: opt.Model,
+    plan: opt.Plan,
+    output: opt.OutputFile,
+    pruned_weights: opt.PrunedWeights = None,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    opset: opt.Opset = 18,
+    as_json: opt.Json = False,
+) -> None:
+    """Write a pruned network as ONNX: the original MODEL, a plan and weights in, a checked file out."""
+    from autoprune.service._cli_export import run_export
+
+    run_export(ctx.params)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo"),
 ) -> None:

@@ -31,6 +31,10 @@ class Metric:
         return None if value is None else float(value)
 
 
+TOP1 = Metric("top1", "top-1 accuracy")
+AGREEMENT = Metric("agreement", "agreement with the unpruned network")
+
+
 def model_name(result: JobResult) -> str:
     """Return the model's name without its folder."""
     return PurePath(result.model).name or result.model
@@ -38,9 +42,7 @@ def model_name(result: JobResult) -> str:
 
 def metric(result: JobResult) -> Metric:
     """Return the figure that this job's networks are compared by."""
-    if result.search.top1 is not None:
-        return Metric("top1", "top-1 accuracy")
-    return Metric("agreement", "agreement with the unpruned network")
+    return AGREEMENT if result.search.top1 is None else TOP1
 
 
 def final_report(outcome: PolicyOutcome) -> ScoresView:

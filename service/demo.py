@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import httpx
 import torch
-from autoprune.formats.onnx_export import export_onnx
 from rich.console import Console
 from rich.markup import escape
 
 from autoprune.errors import AutopruneError
+from autoprune.formats.onnx_export import export_onnx
 from autoprune.service._cli_console import ProgressBars, comparison_table, stdout
 from autoprune.service.comparison import best_outcome, verdicts
 from autoprune.service.demo_network import SEED, train_demo_network

@@ -1,0 +1,114 @@
+"""The command ``export``: plan, weights and original model in, a checked ONNX file out."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor, fx
+
+from autoprune.artifact import load_pruned
+from autoprune.certificate import check_parity, count_onnx, file_sha256
+from autoprune.costs.cost_model import QUANTITIES, cost_model
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.groups.channel_group import find_groups
+from autoprune.network.network import Network
+from autoprune.pruning.plan import Plan
+from autoprune.service import comparison
+from autoprune.service._cli_console import stdout
+from autoprune.service._cli_inspect import load_model
+from autoprune.service._cli_options import CommandError, spec_values
+
+PARITY_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was checked of one exported file.
+
+    Attributes:
+        onnx: The file.
+        cost: Cost counted in the file itself.
+        cost_unpruned: Cost of the original.
+        file_bytes: Size on disk.
+        onnx_sha256: Hash of the file.
+        parity_error: Largest difference to the PyTorch network, relative to the largest output (at least 1).
+        parity_images: Number of images compared.
+
+    """
+
+    onnx: str
+    cost: dict[str, int]
+    cost_unpruned: dict[str, int]
+    file_bytes: int
+    onnx_sha256: str
+    parity_error: float
+    parity_images: int
+
+
+def run_export(params: Mapping[str, object]) -> None:
+    """Run the command on its parameters.
+
+    Raises:
+        AutopruneError: Model, plan and weights do not belong together, or the file is not what it should be.
+
+    """
+    network = load_model({**spec_values(params), "budget": None})
+    module = load_pruned(network, Plan.load(Path(str(params["plan"]))), _path(params["pruned_weights"]))
+    target = Path(str(params["output"]))
+    images = torch.randn(PARITY_IMAGES, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    exported = export_checked(module, network, target, images, opset=int(str(params["opset"])))
+    if params["as_json"]:
+        typer.echo(json.dumps(asdict(exported), indent=1))
+    else:
+        show_exported(stdout(), exported)
+
+
+def export_checked(module: fx.GraphModule, original: Network, target: Path, images: Tensor, *, opset: int) -> Exported:
+    """Write `module` to `target` only if onnxruntime agrees with it on `images`, ``(n, C, H, W)``.
+
+    Raises:
+        ExportError: The file's outputs differ from the network's.
+        CommandError: `target` cannot be written.
+
+    """
+    draft = target.with_name(f".{target.stem}.draft.onnx")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(module, draft, input_shape=original.input_shape, opset=opset)
+        error = check_parity(draft, module, images)
+        cost = count_onnx(draft)
+        os.replace(draft, target)
+    except OSError as error_:
+        raise CommandError(f"--output {target}: cannot write there ({error_.strerror})") from error_
+    finally:
+        draft.unlink(missing_ok=True)
+    return Exported(
+        str(target), cost, unpruned_cost(original), target.stat().st_size, file_sha256(target), error, len(images)
+    )
+
+
+def unpruned_cost(network: Network) -> dict[str, int]:
+    """Return the cost of a network as it is."""
+    return cost_model(network, find_groups(network), ()).cost(())
+
+
+def show_exported(console: Console, exported: Exported) -> None:
+    """Print what was checked."""
+    console.print(f"[bold]{escape(exported.onnx)}[/]  ({exported.file_bytes:,} bytes)")
+    for name in QUANTITIES:
+        before, after = exported.cost_unpruned[name], exported.cost[name]
+        label = comparison.QUANTITY_LABELS[name]
+        console.print(f"  {label:<13} {after:>15,}   {after / before:.1%} of {before:,}")
+    error, images = exported.parity_error, exported.parity_images
+    console.print(f"  parity        differs from PyTorch by at most {error:.1e} on {images} images")
+
+
+def _path(value: object) -> Path | None:
+    """Return an optional path parameter."""
+    return None if value is None else Path(str(value))

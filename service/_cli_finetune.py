@@ -1,0 +1,144 @@
+"""The command ``finetune``: train a pruned network further and export it again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import fx
+
+from autoprune.artifact import load_pruned
+from autoprune.errors import Cancelled
+from autoprune.formats.weights import save_weights
+from autoprune.network.network import network_of
+from autoprune.pruning.plan import Plan
+from autoprune.recovery.finetune import finetune
+from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.service import comparison
+from autoprune.service._cli_console import ProgressBars, stderr, stdout, stop_on_interrupt
+from autoprune.service._cli_export import Exported, export_checked, show_exported, unpruned_cost
+from autoprune.service._cli_inspect import load_model
+from autoprune.service._cli_options import CommandError, spec_values
+from autoprune.service.inputs import Inputs, load_inputs
+from autoprune.service.recovery import score_on
+from autoprune.service.result import ScoresView
+from autoprune.service.spec import JobSpec, Progress, read_spec
+
+PARITY_IMAGES = 64
+
+#: Bounds of a problem that any plan fits into.
+_ANY_PLAN = {"include_residual": True, "max_ratio": 0.999999}
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """Scores of the original, of the pruned network as it came, and of the trained one, on both splits."""
+
+    search: dict[str, ScoresView]
+    report: dict[str, ScoresView]
+    exported: Exported
+
+
+def run_finetune(params: Mapping[str, object]) -> None:
+    """Run the command on its parameters.
+
+    Raises:
+        AutopruneError: Bad input, training that diverges, or an interruption (:class:`Cancelled`).
+
+    """
+    own = {"plan", "pruned_weights", "output", "as_json"}
+    values = spec_values({name: value for name, value in params.items() if name not in own})
+    network = load_model(values)
+    plan = Plan.load(Path(str(params["plan"])))
+    weights = params["pruned_weights"]
+    before = load_pruned(network, plan, None if weights is None else Path(str(weights)))
+    cost = unpruned_cost(network_of(before, network.input_shape))
+    budget = f"macs={cost['macs']},params={cost['params']}"  # what the plan costs: training must not change it
+    spec = read_spec({**values, **_ANY_PLAN, "budget": budget})
+    folder = Path(str(params["output"]))
+    _make(folder)
+    inputs, after = _train(spec, before)
+    images = inputs.splits.search.inputs[:PARITY_IMAGES]
+    exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
+    save_weights(after, folder / "weights.safetensors")
+    plan.save(folder / "plan.json")
+    retrained = _score(inputs, before, after, exported)
+    text = json.dumps(_to_dict(retrained), indent=1)
+    (folder / "finetune.json").write_text(text, encoding="utf-8")
+    if params["as_json"]:
+        typer.echo(text)
+    else:
+        _show(stdout(), retrained)
+
+
+def _train(spec: JobSpec, before: fx.GraphModule) -> tuple[Inputs, fx.GraphModule]:
+    """Load the images and train a copy of the pruned network on the fit split."""
+    console = stderr()
+    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
+        inputs = load_inputs(spec, bars)
+
+        def stepped(done: int, total: int, text: str) -> None:
+            if should_stop():
+                raise Cancelled("nothing was written; training starts over next time")
+            bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
+
+        fit, teacher = inputs.splits.fit, inputs.problem.network.module
+        settings = settings_of(spec)
+        return inputs, finetune(before, fit.inputs, fit.labels, settings, teacher=teacher, progress=stepped).module
+
+
+def settings_of(spec: JobSpec) -> FinetuneSettings:
+    """Return the fine-tuning that a job asks for."""
+    return FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
+
+
+def _score(inputs: Inputs, before: fx.GraphModule, after: fx.GraphModule, exported: Exported) -> Retrained:
+    """Score all three networks; the report split is opened here, after everything is decided."""
+    networks = {"unpruned": inputs.problem.network.module, "pruned": before, "fine-tuned": after}
+
+    def on(split: str) -> dict[str, ScoresView]:
+        images = getattr(inputs.splits, split)
+        return {name: ScoresView(**score_on(images, module, inputs).to_dict()) for name, module in networks.items()}
+
+    return Retrained(on("search"), on("report"), exported)
+
+
+def _to_dict(retrained: Retrained) -> dict[str, object]:
+    """Return JSON-ready data."""
+    return {
+        "format": "autoprune-finetune/1",
+        "search": {name: scores.model_dump() for name, scores in retrained.search.items()},
+        "report": {name: scores.model_dump() for name, scores in retrained.report.items()},
+        "exported": asdict(retrained.exported),
+    }
+
+
+def _show(console: Console, retrained: Retrained) -> None:
+    """Print what training did."""
+    unlabelled = retrained.search["unpruned"].top1 is None
+    measure = comparison.AGREEMENT if unlabelled else comparison.TOP1
+    table = Table(title=measure.label, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("network")
+    for split in ("search", "report"):
+        table.add_column(f"{split} images", justify="right")
+    for name, scores in retrained.search.items():
+        figures = (measure.of(scores), measure.of(retrained.report[name]))
+        table.add_row(name, *(comparison.percent(value) for value in figures))
+    console.print(table)
+    show_exported(console, retrained.exported)
+
+
+def _make(folder: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        CommandError: It cannot be made.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--output {folder}: cannot write there ({error.strerror})") from error
