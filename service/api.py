@@ -1,12 +1,12 @@
 """The REST application: routes, errors, limits and the OpenAPI document."""
 
 import contextlib
-import importlib.metadata
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from autoprune import __version__
 from autoprune.service import routes_datasets, routes_jobs, routes_models
 from autoprune.service.body_limit import BodyLimit
 from autoprune.service.dependencies import TheService
@@ -14,8 +14,6 @@ from autoprune.service.problems import add_problem_handlers
 from autoprune.service.service import Service, opened
 from autoprune.service.settings import Settings
 from autoprune.service.views import HealthView
-
-_VERSION = importlib.metadata.version("autoprune")
 
 _DESCRIPTION = """
 Upload a trained network and images, name a budget, and get back a smaller network that holds it, with a certificate.
@@ -39,7 +37,7 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
             yield
             await run_in_threadpool(stack.close)
 
-    app = FastAPI(title="autoprune", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="autoprune", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     add_problem_handlers(app)
     app.add_middleware(BodyLimit, max_upload_bytes=max(chosen.max_model_bytes, chosen.max_dataset_bytes))
     for routes in (routes_models, routes_datasets, routes_jobs):
@@ -51,4 +49,4 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
 def _health(service: TheService) -> HealthView:
     """Answer ok where the records can be read."""
     service.records.jobs(limit=1)
-    return HealthView(version=_VERSION, runs_jobs=service.runner is not None)
+    return HealthView(version=__version__, runs_jobs=service.runner is not None)

@@ -57,8 +57,11 @@ class NamedError(AutopruneError):
     """An error about an uploaded file, which speaks of the file by the name that its owner knows."""
 
     def __init__(self, cause: AutopruneError, path: Path, name: str) -> None:
-        """Repeat the message of `cause`, with `name` in place of `path` and of its last part."""
-        super().__init__(str(cause).replace(str(path), name).replace(path.name, name))
+        """Repeat the message of `cause`, with `name` in place of `path`, of its last part, of its stem."""
+        message = str(cause)
+        for written in (str(path), path.name, path.stem):
+            message = message.replace(written, name)
+        super().__init__(message)
         self.kind = kind_of(cause)
 
 

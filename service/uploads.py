@@ -1,6 +1,7 @@
 """Uploads: received, looked at by the readers that jobs use, and only then kept and recorded."""
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,7 @@ def add_dataset(
         )
 
 
+@functools.cache
 def builtin_dataset() -> DatasetView:
     """Return the dataset that is always there."""
     return DatasetView(id="digits", name="digits", format="builtin", **_dataset_facts(summarize("digits")))

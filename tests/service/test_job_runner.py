@@ -1,0 +1,165 @@
+"""Jobs in processes of their own: to the end, cancelled, killed, and left behind by a service that died."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from autoprune.service.records import Records
+from autoprune.service.server import listen, serve
+from autoprune.service.service import opened
+from autoprune.service.settings import Settings, SettingsError
+from tests.service.live_service import Live, in_process, in_thread, stored_files, tiny_onnx
+
+QUICK = {"dataset": "digits", "budget": "macs=50%", "policies": ["uniform"], "evaluations": 3, "fit_images": 200,
+         "search_images": 100, "report_images": 100}  # fmt: skip
+
+ENDLESS = {**QUICK, "policies": ["random"], "evaluations": 1_000_000}
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with in_thread(Settings(tmp_path_factory.mktemp("runner") / "home")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def model(live: Live) -> str:
+    return str(live.post_model(tiny_onnx()).json()["id"])
+
+
+def worker_pid(live: Live, job_id: str) -> int:
+    """Return the process of a running job."""
+    records = Records(live.settings.url)
+    pid = records.job(job_id).worker_pid
+    records.close()
+    assert pid is not None
+    return pid
+
+
+def group_is_gone(pid: int, within_s: float) -> bool:
+    """Tell whether no process of a group is left, waiting at most so long."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def searching(job: dict[str, object]) -> bool:
+    """Tell whether a job evaluates candidates now."""
+    progress = job["progress"]
+    return isinstance(progress, dict) and progress["stage"] == "search"
+
+
+def test_a_job_goes_through(live: Live, model: str) -> None:
+    job = live.submit(model=model, **QUICK)
+    done = live.finished(job["id"])
+    assert (done["state"], done["error"], done["attempts"]) == ("succeeded", None, 1)
+    assert done["created_at"] <= done["started_at"] <= done["finished_at"]
+    artifacts = {entry["name"]: entry for entry in live.client.get(f"/v1/jobs/{job['id']}/artifacts").json()}
+    assert {"result.json", "report.html", "uniform/model.onnx", "uniform/plan.json", "uniform/certificate.json"} <= set(
+        artifacts
+    )
+    assert not [name for name in artifacts if "journal" in name]
+    base = f"/v1/jobs/{job['id']}/artifacts"
+    result = live.client.get(f"{base}/result.json").json()
+    assert result["cost"]["macs"] / 2 >= result["outcomes"][0]["cost"]["macs"]
+    assert str(live.settings.home) not in json.dumps(result)
+    content = live.client.get(f"{base}/uniform/model.onnx")
+    assert content.headers["etag"] == f'"{artifacts["uniform/model.onnx"]["sha256"]}"'
+    onnxruntime.InferenceSession(content.content, providers=["CPUExecutionProvider"])
+    for name in ("..%2f..%2fautoprune.sqlite", "%2e%2e/worker.log", "%2fetc%2fpasswd", "none.json", "journal.sqlite"):
+        answer = live.client.get(f"{base}/{name}")
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:autoprune:problem:not-found-error")
+    assert live.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 409
+
+
+def test_a_running_job_is_cancelled_within_three_seconds(live: Live, model: str) -> None:
+    job = live.submit(model=model, **ENDLESS)
+    live.wait(job["id"], searching)
+    pid = worker_pid(live, job["id"])
+    started = time.monotonic()
+    assert live.client.post(f"/v1/jobs/{job['id']}/cancel").json()["cancel_requested"]
+    done = live.finished(job["id"])
+    assert time.monotonic() - started < 3
+    assert (done["state"], done["error"]) == ("cancelled", None)
+    assert group_is_gone(pid, 0.1)
+
+
+def test_a_worker_that_is_killed_fails_its_job_and_no_other(live: Live, model: str) -> None:
+    job, following = live.submit(model=model, **ENDLESS), live.submit(model=model, **QUICK)
+    live.wait(job["id"], searching)
+    os.killpg(worker_pid(live, job["id"]), signal.SIGKILL)
+    done = live.finished(job["id"])
+    assert (done["state"], done["error"]["type"]) == ("failed", "worker-died")
+    assert "SIGKILL" in done["error"]["detail"]
+    assert live.finished(following["id"])["state"] == "succeeded"
+
+
+def test_a_job_whose_upload_is_gone_fails_with_its_reason(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home", run_jobs=False)
+    with in_thread(settings) as live:
+        model = live.post_model(tiny_onnx()).json()["id"]
+        job = live.submit(model=model, **QUICK)
+        for path in stored_files(settings.home):
+            path.unlink()
+    with in_thread(Settings(tmp_path / "home")) as live:
+        done = live.finished(job["id"])
+    assert done["state"] == "failed"
+    assert "no longer in the store" in done["error"]["detail"]
+
+
+def test_jobs_outlive_a_service_that_is_killed_and_leave_no_process(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    with in_process(settings) as (live, service):
+        model = live.post_model(tiny_onnx()).json()["id"]
+        job = live.submit(model=model, **ENDLESS)
+        waiting = live.submit(model=model, **QUICK)
+        live.wait(job["id"], searching)
+        pid = worker_pid(live, job["id"])
+        with pytest.raises(SettingsError, match="another autoprune service"), opened(settings):
+            pass
+        service.kill()
+        service.wait()
+    assert group_is_gone(pid, 3)
+    with in_process(settings) as (live, service):
+        again = live.wait(job["id"], lambda shown: shown["attempts"] == 2 and searching(shown))
+        assert again["started_at"] == live.job(job["id"])["started_at"]
+        pid = worker_pid(live, job["id"])
+        service.terminate()  # this time in good order
+        service.wait(20)
+        assert group_is_gone(pid, 0.1)
+    records = Records(settings.url)
+    assert [records.job(name).state for name in (job["id"], waiting["id"])] == ["queued", "queued"]
+    records.request_cancel(job["id"])
+    records.close()
+    with in_thread(settings) as live:
+        assert live.finished(waiting["id"])["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.com", ""])  # noqa: S104 - to be refused
+def test_only_loopback_is_served(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected a loopback address"):
+        serve(host, 0, settings=Settings(tmp_path / "home"))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_taken_port_is_an_error_not_a_defect() -> None:
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SettingsError, match="choose another port"):
+            listen("localhost", taken.getsockname()[1])
+    with pytest.raises(SettingsError, match="port from 0 to 65535"):
+        listen("127.0.0.1", 70_000)
