@@ -1,7 +1,7 @@
 """The command ``finetune``: train a pruned network further and export it again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from torch import fx
 
 from autoprune.artifact import load_pruned
 from autoprune.errors import Cancelled
+from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES
+from autoprune.evaluation.recalibration import recalibrate
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
+from autoprune.pruning.surgery import prune
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service import comparison
@@ -53,14 +56,18 @@ def run_finetune(params: Mapping[str, object]) -> None:
     values = spec_values({name: value for name, value in params.items() if name not in own})
     network = load_model(values)
     plan = Plan.load(Path(str(params["plan"])))
-    weights = params["pruned_weights"]
-    before = load_pruned(network, plan, None if weights is None else Path(str(weights)))
-    cost = unpruned_cost(network_of(before, network.input_shape))
+    weights = None if params["pruned_weights"] is None else Path(str(params["pruned_weights"]))
+    given = load_pruned(network, plan, weights)
+    cost = unpruned_cost(network_of(given, network.input_shape))
     budget = f"macs={cost['macs']},params={cost['params']}"  # what the plan costs: training must not change it
     spec = read_spec({**values, **_ANY_PLAN, "budget": budget})
     folder = Path(str(params["output"]))
     _make(folder)
-    inputs, after = _train(spec, before)
+    console = stderr()
+    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
+        inputs = load_inputs(spec, bars)
+        before = given if weights is not None else _cut(inputs, plan)
+        after = _train(spec, inputs, before, bars, should_stop)
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
     save_weights(after, folder / "weights.safetensors")
@@ -74,20 +81,26 @@ def run_finetune(params: Mapping[str, object]) -> None:
         _show(stdout(), retrained)
 
 
-def _train(spec: JobSpec, before: fx.GraphModule) -> tuple[Inputs, fx.GraphModule]:
-    """Load the images and train a copy of the pruned network on the fit split."""
-    console = stderr()
-    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
-        inputs = load_inputs(spec, bars)
+def _cut(inputs: Inputs, plan: Plan) -> fx.GraphModule:
+    """Cut the original by the plan and measure batch norm anew, as a search does."""
+    problem = inputs.problem
+    module = prune(problem.network, problem.all_groups, plan)
+    recalibrate(module, inputs.splits.fit.inputs[:RECALIBRATION_IMAGES])
+    return module
 
-        def stepped(done: int, total: int, text: str) -> None:
-            if should_stop():
-                raise Cancelled("nothing was written; training starts over next time")
-            bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
 
-        fit, teacher = inputs.splits.fit, inputs.problem.network.module
-        settings = settings_of(spec)
-        return inputs, finetune(before, fit.inputs, fit.labels, settings, teacher=teacher, progress=stepped).module
+def _train(
+    spec: JobSpec, inputs: Inputs, before: fx.GraphModule, bars: ProgressBars, should_stop: Callable[[], bool]
+) -> fx.GraphModule:
+    """Train a copy of the pruned network on the fit split."""
+
+    def stepped(done: int, total: int, text: str) -> None:
+        if should_stop():
+            raise Cancelled("nothing was written; training starts over next time")
+        bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
+
+    fit, teacher = inputs.splits.fit, inputs.problem.network.module
+    return finetune(before, fit.inputs, fit.labels, settings_of(spec), teacher=teacher, progress=stepped).module
 
 
 def settings_of(spec: JobSpec) -> FinetuneSettings:

@@ -35,12 +35,14 @@ def demo_network(seed: int = SEED) -> Network:
         return b.finish(b.add(nn.Linear(48, 10), flat, name="classifier"))
 
 
-def train_demo_network(progress: Callable[[int, int, str], None]) -> tuple[Network, fx.GraphModule, float]:
+def train_demo_network(
+    progress: Callable[[int, int, str], None] = lambda *_: None, *, epochs: int = EPOCHS
+) -> tuple[Network, fx.GraphModule, float]:
     """Train the network on the fit split alone; return it, its trained module, and its accuracy on the search split."""
     splits = make_splits(load_digits_dataset(), seed=SEED)
     network = demo_network()
     settings = FinetuneSettings(
-        epochs=EPOCHS, learning_rate=0.1, batch_size=32, distillation=0.0, augment=False, flip=False, seed=SEED
+        epochs=epochs, learning_rate=0.1, batch_size=32, distillation=0.0, augment=False, flip=False, seed=SEED
     )
     trained, _ = finetune(
         network.module, splits.fit.inputs, splits.fit.labels, settings, progress=progress, device=torch.device("cpu")

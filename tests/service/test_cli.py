@@ -6,21 +6,27 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
+from autoprune.certificate import count_onnx
+from autoprune.costs.budget import Budget
+from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.problem import pruning_problem
+from autoprune.pruning.policy import PruningPolicy
 from autoprune.service import _cli_options
 from autoprune.service.cli import app, search
-from autoprune.service.demo_network import demo_network
+from autoprune.service.demo_network import demo_network, train_demo_network
 from autoprune.service.spec import FinetuneOptions, JobSpec
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
-    network = demo_network()
-    export_onnx(network.module, path, input_shape=network.input_shape)
+    network, trained, _ = train_demo_network(epochs=4)
+    export_onnx(trained, path, input_shape=network.input_shape)
     return path
 
 
@@ -32,8 +38,11 @@ def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    code = "import sys; from autoprune.service.cli import app; app(['--help'], standalone_mode=False); " \
-           "print('heavy:', sorted({'torch', 'onnx', 'numpy', 'fastapi', 'plotly', 'pydantic'} & set(sys.modules)))"  # fmt: skip
+    heavy = "{'torch', 'onnx', 'numpy', 'fastapi', 'plotly', 'pydantic'} & set(sys.modules)"
+    code = f"""import sys
+from autoprune.service.cli import app
+app(['--help'], standalone_mode=False)
+print('heavy:', sorted({heavy}))"""
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
@@ -80,11 +89,57 @@ def test_inspect_takes_an_architecture_without_weights() -> None:
     assert json.loads(stdout)["cost"]["macs"] == 40_551_040
 
 
+@pytest.fixture(scope="module")
+def plan(model: Path) -> Path:
+    """Return a plan that halves the MACs of the model."""
+    problem = pruning_problem(load_network(model), Budget.parse("macs=50%"))
+    path = model.with_name("plan.json")
+    problem.plan(problem.project(PruningPolicy.uniform(0.5, len(problem.groups)))).save(path)
+    return path
+
+
+def test_export_writes_a_checked_file(model: Path, plan: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.onnx"
+    stdout, _ = run("export", model, "--plan", plan, "-o", target, "--opset", "15", "--json")
+    found = json.loads(stdout)
+    assert found["cost"] == count_onnx(target)
+    assert found["cost"]["macs"] <= 523_488 // 2
+    assert found["parity_error"] < 1e-5
+    assert onnx.load(target).opset_import[0].version == 15
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+    stdout, _ = run("export", model, "--plan", plan, "-o", target)
+    assert "differs from PyTorch by at most" in stdout
+
+
+def test_export_refuses_a_plan_for_another_network(plan: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    network = demo_network(seed=1)
+    export_onnx(network.module, other, input_shape=network.input_shape)
+    _, stderr = run("export", other, "--plan", plan, "-o", tmp_path / "small.onnx", code=2)
+    assert "made for another network" in stderr
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_finetune_improves_a_pruned_network_and_keeps_its_cost(model: Path, plan: Path, tmp_path: Path) -> None:
+    common = ("finetune", model, "--plan", plan, "--data", "digits", "--learning-rate", "0.05")
+    stdout, _ = run(*common, "--epochs", "2", "-o", tmp_path, "--json")
+    found = json.loads(stdout)
+    accuracy = {name: scores["top1"] for name, scores in found["report"].items()}
+    assert accuracy["unpruned"] >= accuracy["fine-tuned"] - 0.03
+    assert accuracy["fine-tuned"] > max(0.8, accuracy["pruned"])
+    assert found["exported"]["cost"] == count_onnx(tmp_path / "model.onnx")
+    again, _ = run("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
+                   tmp_path / "weights.safetensors", "-o", tmp_path / "again.onnx", "--json")  # fmt: skip
+    assert json.loads(again)["cost"] == found["exported"]["cost"]
+    table, _ = run(*common, "--epochs", "1", "-o", tmp_path)
+    assert "fine-tuned" in table
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("inspect", "missing.onnx"), "missing.onnx"),
-        (("inspect", "resnet56"), "Did you mean 'resnet56_cifar'?"),
+        (("inspect", "resnet56"), "resnet56_cifar"),
         (("inspect", "{model}", "--budget", "macs=0"), "limit above 0"),
         (("inspect", "{model}", "--budget", "macs=200%"), "less than 100%"),
         (("inspect", "{model}", "--budget", "watts=3"), "unknown budget quantity"),
