@@ -55,8 +55,8 @@ def export_onnx(  # noqa: PLR0913 - one keyword per choice
         raise ExportError(f"operator sets {OPSETS[0]} to {OPSETS[-1]} can be written, found opset={opset}")
     if input_name == output_name:
         raise ExportError(f"input and output need different names, both are {input_name!r}")
-    if any(layer.training for layer in module.modules()):
-        module = copy.deepcopy(module).eval()
+    if any(layer.training for layer in module.modules()) or any(p.device.type != "cpu" for p in module.parameters()):
+        module = copy.deepcopy(module).cpu().eval()
     network = fold_batchnorm(network_of(module, input_shape))
     model = _model(network, opset, input_name, output_name)
     if model.ByteSize() > MAX_BYTES:

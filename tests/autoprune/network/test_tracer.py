@@ -13,6 +13,7 @@ from autoprune.errors import ModelError, UnsupportedOperatorError
 from autoprune.network.layers import LAYERS, Add, Constant, Mean, Mul, Pad, Reshape, Slice
 from autoprune.network.network import Network
 from autoprune.network.tracer import trace
+from tests.corpus import NETWORKS, input_shape
 
 IMAGE = (4, 8, 8)
 
@@ -239,6 +240,11 @@ def test_optional_arguments_have_their_defaults() -> None:
             return x * 2 if mask is None else x * mask
 
     _check(Optional())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_many_kinds(name: str) -> None:
+    _check(NETWORKS[name](), input_shape(name))
 
 
 def test_equal_modules_give_equal_networks() -> None:
