@@ -96,7 +96,8 @@ def measure_side_by_side(  # noqa: PLR0913 - the conditions of the measurement
         paths: ONNX files with one float32 input.
         input_shape: Shape of one image, ``(C, H, W)``.
         batch: Images per inference.
-        threads: Threads within an operator; operators run one after the other.
+        threads: Threads within an operator; operators run one after the other. Above 1, threads of one file that
+            still wait for work may disturb the next file: check against :func:`measure_onnx` on a quiet machine.
         repeats: Timed inferences of each file, at most.
         warmup: Untimed inferences of each file before, at most.
         time_budget_s: For timed inferences of all files together; warming up may take a quarter of it more. No round
@@ -146,8 +147,6 @@ class _Session:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        # Threads of a file that has finished must not spin beside the next one.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except _RUNTIME_ERRORS as error:

@@ -94,12 +94,12 @@ def predict(
     runner = ready(module, device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         outputs = [runner(batch_on(batch, device)).float().cpu() for batch in torch.split(inputs, batch_size)]
-    logits = torch.cat(outputs)
+    logits = torch.cat(outputs)  # outside inference mode, so an ordinary tensor
     if not bool(torch.isfinite(logits).all()):
         raise NumericalError(
             "the network's outputs are not finite; check its weights, and the images and their normalisation"
         )
-    return logits.clone()  # outside inference mode: an ordinary tensor
+    return logits
 
 
 def score(  # noqa: PLR0913 - the images and how to run the network on them
