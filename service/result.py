@@ -10,7 +10,7 @@ class _Value(BaseModel):
 
 
 class ScoresView(_Value):
-    """Quality of one network on one split; None where there are no labels (top1, top5, loss) or too few classes (top5)."""
+    """Quality of one network on one split; None without labels (top1, top5, loss) or with few classes (top5)."""
 
     top1: float | None
     top5: float | None

@@ -34,6 +34,10 @@ class Limit:
                 f"budget {self}: expected less than 100% of the unpruned network; nothing would be pruned"
             )
 
+    def absolute(self, unpruned: int) -> int:
+        """Return the largest allowed cost, given the unpruned one; whole, rounded down."""
+        return math.floor(round(self.value * (unpruned if self.relative else 1), 6))
+
     def __str__(self) -> str:
         amount = f"{self.value * 100:g}%" if self.relative else f"{self.value:,.10g}"
         return f"{self.quantity} <= {amount}"
@@ -88,8 +92,7 @@ class Budget:
             InfeasibleBudgetError: A limit below the `smallest` reachable cost.
 
         """
-        limits = {limit.quantity: math.floor(round(limit.value * (unpruned[limit.quantity] if limit.relative else 1), 6))
-                  for limit in self.limits}  # fmt: skip
+        limits = {limit.quantity: limit.absolute(unpruned[limit.quantity]) for limit in self.limits}
         if all(unpruned[quantity] <= most for quantity, most in limits.items()):
             found = ", ".join(f"{quantity} {unpruned[quantity]:,}" for quantity in limits)
             raise BudgetError(f"budget {self}: the unpruned network already holds it ({found}); ask for less")

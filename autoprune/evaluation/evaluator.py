@@ -4,10 +4,10 @@ import hashlib
 import json
 
 import torch
-from autoprune.evaluation.metrics import Scores, predict, score
-from autoprune.evaluation.recalibration import recalibrate
 
 from autoprune.datasets.splits import SearchSplits
+from autoprune.evaluation.metrics import Scores, predict, score
+from autoprune.evaluation.recalibration import recalibrate
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune

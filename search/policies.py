@@ -1,0 +1,32 @@
+"""The policies by name."""
+
+from collections.abc import Callable, Mapping
+
+from autoprune.errors import UnknownNameError
+from autoprune.problem import PruningProblem
+from autoprune.search.random_search import RandomSearch
+from autoprune.search.searcher import Searcher
+from autoprune.search.sensitivity import Sensitivity
+from autoprune.search.uniform import Uniform
+
+_Make = Callable[[PruningProblem, int, int], Searcher]
+
+#: How each policy is made for (problem, seed, evaluations).
+POLICIES: Mapping[str, _Make] = {
+    "uniform": lambda problem, seed, evaluations: Uniform(problem),
+    "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
+    "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
+}
+
+
+def make_searcher(name: str, problem: PruningProblem, *, seed: int, evaluations: int) -> Searcher:
+    """Return a fresh searcher for one search of at most `evaluations` trials.
+
+    Raises:
+        UnknownNameError: No such policy.
+        SearchError: The policy needs more evaluations.
+
+    """
+    if name not in POLICIES:
+        raise UnknownNameError("policy", name, POLICIES)
+    return POLICIES[name](problem, seed, evaluations)

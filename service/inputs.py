@@ -1,0 +1,159 @@
+"""What a job starts from: the network, the images in three splits, and the problem they pose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autoprune.costs.budget import Budget
+from autoprune.datasets.dataset import (
+    ImageDataset,
+    check_images,
+    check_labels,
+    default_normalization,
+    parse_normalization,
+)
+from autoprune.datasets.load import load_dataset
+from autoprune.datasets.splits import Splits, make_splits, overlap
+from autoprune.errors import ModelError
+from autoprune.evaluation.metrics import score
+from autoprune.evaluation.precision import choose_precision
+from autoprune.formats.load import load_network
+from autoprune.network.batchnorm import measure_batchnorm
+from autoprune.network.network import Network
+from autoprune.problem import PruningProblem, pruning_problem
+from autoprune.service.spec import JobSpec, Progress
+
+#: Search images when the user leaves the number open: more cost time, fewer make the scores noisy.
+SEARCH_IMAGES = 2000
+
+#: Images on which batch norm put back after import is measured.
+BATCHNORM_IMAGES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a job computes with.
+
+    Attributes:
+        problem: The network, its groups and its budget.
+        splits: Fit, search and report images.
+        precision: ``"fp32"`` or ``"bf16"``, for evaluations.
+        warnings: What the reader of the result should know about the inputs.
+
+    """
+
+    problem: PruningProblem
+    splits: Splits
+    precision: str
+    warnings: tuple[str, ...]
+
+
+def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
+    """Load model and data, deal the splits, measure batch norm and set up the problem.
+
+    Raises:
+        AutopruneError: Any part of the input cannot be used; says which, why and what to do.
+
+    """
+    torch.set_num_threads(spec.threads)
+    budget = Budget.parse(spec.budget)
+    network = load_network(
+        Path(spec.model) if Path(spec.model).suffix else spec.model,
+        architecture=spec.architecture,
+        num_classes=spec.num_classes,
+        input_shape=spec.input_shape,
+    )
+    fingerprint = network.fingerprint()
+    check_problem(network, budget, spec)
+
+    def decoded(done: int, total: int) -> None:
+        report(Progress(stage="load", done=done, total=total, message="images decoded", policy=None))
+
+    dataset = _dataset(spec.dataset, network, decoded)
+    held_out = None if spec.report_dataset is None else _dataset(spec.report_dataset, network, decoded)
+    splits = _splits(spec, dataset, held_out)
+    measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+    problem = pruning_problem(
+        measured,
+        budget,
+        criterion=spec.criterion,
+        round_to=spec.round_to,
+        max_ratio=spec.max_ratio,
+        include_residual=spec.include_residual,
+        model_sha256=fingerprint,
+    )
+    return Inputs(problem, splits, choose_precision(spec.precision), tuple(_warnings(network, dataset, splits)))
+
+
+def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:
+    """Refuse what needs no data to be refused: an infeasible budget, nothing to prune, an unknown criterion.
+
+    Raises:
+        AutopruneError: See :func:`autoprune.problem.pruning_problem`.
+
+    """
+    pruning_problem(
+        network,
+        budget,
+        criterion=spec.criterion,
+        round_to=spec.round_to,
+        max_ratio=spec.max_ratio,
+        include_residual=spec.include_residual,
+    )
+
+
+def _dataset(source: str, network: Network, progress: Callable[[int, int], None]) -> ImageDataset:
+    """Load images as the network takes them."""
+    if len(network.output_shape) != 1:
+        raise ModelError(
+            f"expected a classifier (one row of class scores per image), found output shape {network.output_shape}; "
+            "inspect and prune work on such a network, a search needs scores it does not have"
+        )
+    dataset = load_dataset(source, input_shape=network.input_shape, progress=progress)
+    check_images(dataset, network.input_shape)
+    check_labels(dataset, network.output_shape[0])
+    return dataset
+
+
+def _splits(spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None) -> Splits:
+    """Deal the images out."""
+    search_images = spec.search_images
+    if search_images is None and len(dataset) > 8 * SEARCH_IMAGES:
+        search_images = SEARCH_IMAGES
+    normalization = None if spec.normalization is None else parse_normalization(spec.normalization)
+    return make_splits(
+        dataset,
+        report_dataset=held_out,
+        fit_images=spec.fit_images,
+        search_images=search_images,
+        report_images=spec.report_images,
+        seed=spec.seed,
+        normalization=normalization or default_normalization(dataset),
+    )
+
+
+def _warnings(network: Network, dataset: ImageDataset, splits: Splits) -> list[str]:
+    """Say what makes the figures less than they seem."""
+    warnings = []
+    doubled = overlap(splits.search, splits.report)
+    if doubled:
+        warnings.append(
+            f"{doubled} of {len(splits.report)} report images also occur in the search split, pixel for pixel"
+        )
+    if splits.search.labels is None:
+        warnings.append("no labels: quality is agreement with the unpruned network, not accuracy")
+    elif dataset.labels is not None:
+        chance = 1 / network.output_shape[0]
+        scores = score(network.module, splits.search.inputs, splits.search.labels)
+        if scores.top1 is not None and scores.top1 < 2 * chance:
+            warnings.append(
+                f"the unpruned network is right on {scores.top1:.1%} of the search images, hardly more than chance "
+                f"({chance:.1%}): check normalisation, class order and that the model is trained"
+            )
+    if len(splits.search) < 200:
+        warnings.append(
+            f"only {len(splits.search)} search images: differences below {1 / len(splits.search):.1%} are noise"
+        )
+    return warnings
