@@ -11,15 +11,15 @@ from rich.markup import escape
 
 from autoprune.costs.budget import Budget
 from autoprune.costs.cost_model import QUANTITIES, cost_model
-from autoprune.costs.shares import group_shares
 from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
 from autoprune.formats.load import load_network
-from autoprune.groups.channel_group import ChannelGroups, find_groups
+from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.problem import allowed_widths
 from autoprune.service import comparison
 from autoprune.service._cli_console import groups_table, stdout
 from autoprune.service._cli_options import spec_values
+from autoprune.service.inspection import group_views
 from autoprune.service.result import GroupView
 from autoprune.zoo.registry import ARCHITECTURES, build
 
@@ -132,7 +132,7 @@ def inspect_network(
         network.output_shape,
         costs.cost(costs.full()),
         smallest,
-        _views(network, groups),
+        group_views(network, groups),
         [group.name for group in chosen],
     )
 
@@ -148,24 +148,6 @@ def check_budget(inspection: Inspection, text: str) -> tuple[BudgetError | None,
         return None, Budget.parse(text).resolve(inspection.cost, inspection.smallest)
     except InfeasibleBudgetError as error:
         return error, None
-
-
-def _views(network: Network, groups: ChannelGroups) -> list[GroupView]:
-    """Describe all groups."""
-    shares = group_shares(network, groups)
-    return [
-        GroupView(
-            name=group.name,
-            units=len(group),
-            producers=list(group.producers),
-            consumers=list(group.consumers),
-            macs_share=shares[group.name]["macs"],
-            params_share=shares[group.name]["params"],
-            residual=group.residual,
-            frozen=group.frozen,
-        )
-        for group in groups.groups
-    ]
 
 
 def _show(console: Console, inspection: Inspection) -> None:
