@@ -48,7 +48,7 @@ class NumericalError(AutopruneError):
     """Masked and pruned networks disagree, or a value is not finite: the job stops, nothing wrong is returned."""
 
 
-class Cancelled(AutopruneError):
+class Cancelled(AutopruneError):  # noqa: N818 - a request that was met, not a failure
     """The work was stopped because its owner asked for it; what was evaluated is in the journal."""
 
 
