@@ -3,6 +3,8 @@
 Weights are seeded; batch normalization has random statistics, so that dropping or misplacing one shows.
 """
 
+# ruff: noqa: PLR0913 - layers have the arguments that such layers have
+
 import contextlib
 import hashlib
 import io
@@ -406,6 +408,8 @@ def _sound(name: str) -> nn.Module:
         module = _ENTRIES[name].make()
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
                 nn.init.normal_(layer.bias, std=0.3)
                 nn.init.normal_(layer.running_mean, std=0.3)
@@ -450,7 +454,7 @@ def exported(name: str, exporter: Exporter) -> Path:
     return path
 
 
-def export(  # noqa: PLR0913 - settings of a file, by keyword
+def export(
     module: nn.Module,
     shape: tuple[int, int, int],
     path: Path,

@@ -1,7 +1,7 @@
 """Constant folding: nodes all of whose inputs are known, most of them computing shapes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -10,19 +10,21 @@ from onnx.reference import ReferenceEvaluator
 from autoprune.errors import ModelError, UnsupportedOperatorError
 from autoprune.formats._onnx_call import Array
 
-#: Operators that may be computed at import when all inputs are constants.
-FOLDABLE = frozenset(
+_FOLDABLE = (
     "Abs Add And Cast CastLike Ceil Clip Concat Constant ConstantOfShape Cos Div Equal Erf Exp Expand Flatten Floor "
     "Gather Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or Pad Pow Range "
     "Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape ScatterND Shape Sigmoid Sign Sin Size "
-    "Slice Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where".split()
+    "Slice Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where"
 )
+
+#: Operators that may be computed at import when all inputs are constants.
+FOLDABLE = frozenset(_FOLDABLE.split())
 
 #: Values all folded constants of one file may hold together (1 GiB of 32-bit floats).
 MAX_FOLDED_VALUES = 2**28
 
 _BROADCASTING = frozenset(
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Sum Where".split()
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Sum Where".split()  # noqa: SIM905 - a long list
 )
 
 
@@ -69,22 +71,27 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> int:
     op_type = node.op_type
     given = [value for value in inputs if value is not None]
     if op_type in _BROADCASTING:
-        return math.prod(np.broadcast_shapes(*(value.shape for value in given)))
+        return _size(np.broadcast_shapes(*(value.shape for value in given)))
     if op_type == "ConstantOfShape":
-        return math.prod(int(size) for size in given[0])
+        return _size(int(size) for size in given[0])
     if op_type == "Expand":
-        return math.prod(np.broadcast_shapes(given[0].shape, tuple(int(size) for size in given[1])))
+        return _size(np.broadcast_shapes(given[0].shape, tuple(int(size) for size in given[1])))
     if op_type == "Tile":
-        return given[0].size * math.prod(int(count) for count in given[1])
+        return int(given[0].size) * _size(int(count) for count in given[1])
     if op_type == "Range":
         start, limit, step = (float(value) for value in given)
         return math.ceil(abs((limit - start) / step)) if step else 0
     if op_type == "Gather":
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        return given[1].size * given[0].size // max(given[0].shape[axis], 1)
+        return int(given[1].size * given[0].size) // max(given[0].shape[axis], 1)
     if op_type == "MatMul":
-        return given[0].size * given[1].size // max(given[0].shape[-1] if given[0].ndim else 1, 1)
+        return int(given[0].size * given[1].size) // max(given[0].shape[-1] if given[0].ndim else 1, 1)
     if op_type == "Pad":
         rank = max(given[0].ndim, 1)
         return math.prod(size + int(np.abs(given[1]).sum()) for size in given[0].shape) * rank
     return sum(value.size for value in given)
+
+
+def _size(shape: Iterable[int]) -> int:
+    """Number of values of a shape."""
+    return int(math.prod(shape))

@@ -1,4 +1,4 @@
-"""Converters of ONNX operators with weights or windows: convolutions, linear layers, norms, poolings, resizing."""
+"""Converters of ONNX operators with weights: convolutions, linear layers, normalization."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,31 @@ import torch
 from torch import nn
 
 from autoprune.formats._onnx_call import Active, Array, Call, Value
-from autoprune.formats._onnx_movement import drop_dims, pad, reshape
-from autoprune.network.layers import Constant, MatMul, Mean, Mul, Slice
+from autoprune.formats._onnx_movement import pad
+from autoprune.formats._onnx_shapes import reshape
+from autoprune.network.layers import MatMul, Slice
 
 Pairs = list[tuple[int, int]]
 
 
 def load(layer: nn.Module, **state: Array | None) -> nn.Module:
-    """Give `layer` copies of these weights (None: it has no such weight), as 32-bit floats; return it."""
+    """Give `layer` copies of these weights (None: it has no such weight), as 32-bit floats; return it.
+
+    Raises:
+        ValueError: A shape does not fit.
+
+    """
     for name, value in state.items():
         if value is not None:
             tensor = torch.from_numpy(np.array(value, dtype=np.float32))
             target = layer.get_parameter(name) if name in layer._parameters else layer.get_buffer(name)
-            assert tensor.shape == target.shape, f"{name}: {tuple(tensor.shape)} for {tuple(target.shape)}"
+            if tensor.shape != target.shape:
+                raise ValueError(f"{name} of shape {tuple(tensor.shape)}; expected {tuple(target.shape)}")
             target.data = tensor
     return layer
 
 
-def _image(call: Call, index: int = 0) -> Active:
+def image(call: Call, index: int = 0) -> Active:
     """Return an input that must be a batch of planes: (N, C, H, W)."""
     x = call.active(index)
     if x.rank != 4 or x.follows_batch(2) or x.follows_batch(3):
@@ -32,15 +39,17 @@ def _image(call: Call, index: int = 0) -> Active:
     return x
 
 
-def _pair(call: Call, attribute: str, default: int) -> tuple[int, int]:
+def pair(call: Call, attribute: str, default: int) -> tuple[int, int]:
     """Return an attribute that holds one integer per spatial dimension."""
     given = call.attributes.get(attribute) or [default, default]
     if len(given) != 2:
         raise call.unsupported(f"{attribute}={list(given)} is not for 2-D planes; only these are supported")
+    if min(given) < default:
+        raise call.unsupported(f"{attribute}={list(given)} has values under {default}")
     return int(given[0]), int(given[1])
 
 
-def _padding(
+def padding(
     call: Call, size: Sequence[int], kernel: Sequence[int], steps: Sequence[int], dilations: Sequence[int]
 ) -> Pairs:
     """Return the padding ``(before, after)`` of height and width, following `auto_pad`."""
@@ -82,15 +91,15 @@ def _bias(call: Call, index: int, channels: int) -> Array | None:
 
 def conv(call: Call) -> Value:
     """Conv; asymmetric padding becomes a Pad before it."""
-    x, weight = _image(call), _weight(call, "the weights")
-    steps, dilations = _pair(call, "strides", 1), _pair(call, "dilations", 1)
+    x, weight = image(call), _weight(call, "the weights")
+    steps, dilations = pair(call, "strides", 1), pair(call, "dilations", 1)
     groups = int(call.attributes.get("group", 1))
     outputs, inputs = weight.shape[0], weight.shape[1] * groups
     if groups < 1 or outputs % groups or x.shapes[0][1] != inputs:
         raise call.unsupported(
             f"weights of shape {weight.shape} in {groups} groups do not fit an input of {x.shapes[0][1]} channels"
         )
-    pads = _padding(call, x.shapes[0][2:], weight.shape[2:], steps, dilations)
+    pads = padding(call, x.shapes[0][2:], weight.shape[2:], steps, dilations)
     if any(before != after for before, after in pads):
         x, pads = pad(call, x, [(0, 0), (0, 0), *pads]), [(0, 0), (0, 0)]
     bias = _bias(call, 2, outputs)
@@ -102,9 +111,9 @@ def conv(call: Call) -> Value:
 
 def conv_transpose(call: Call) -> Value:
     """ConvTranspose; padding that PyTorch cannot express is cut off afterwards."""
-    x, weight = _image(call), _weight(call, "the weights")
-    steps, dilations = _pair(call, "strides", 1), _pair(call, "dilations", 1)
-    extra = _pair(call, "output_padding", 0)
+    x, weight = image(call), _weight(call, "the weights")
+    steps, dilations = pair(call, "strides", 1), pair(call, "dilations", 1)
+    extra = pair(call, "output_padding", 0)
     groups = int(call.attributes.get("group", 1))
     if groups < 1 or weight.shape[0] % groups or x.shapes[0][1] != weight.shape[0]:
         raise call.unsupported(f"weights of shape {weight.shape} do not fit an input of {x.shapes[0][1]} channels")
@@ -134,7 +143,7 @@ def _transposed_padding(call: Call, size: Sequence[int], full: Sequence[int], st
     if auto.startswith("SAME") and not wanted:
         wanted = [length * step for length, step in zip(size, steps, strict=True)]
     if not wanted:
-        return _padding(call, size, (1, 1), (1, 1), (1, 1))
+        return padding(call, size, (1, 1), (1, 1), (1, 1))
     pads = []
     for have, want in zip(full, list(wanted)[-2:], strict=True):
         total = max(have - int(want), 0)
@@ -226,124 +235,6 @@ def layer_norm(call: Call) -> Value:
     layer = nn.LayerNorm(shape, eps=float(call.attributes.get("epsilon", 1e-5)), bias=bias is not None)
     scale, bias = (None if value is None else np.broadcast_to(value, shape) for value in (scale, bias))
     return call.add(load(layer, weight=scale, bias=bias), x)
-
-
-def max_pool(call: Call) -> Value:
-    """MaxPool; padding that PyTorch cannot express becomes a Pad with minus infinity."""
-    x, kernel, steps = _image(call), _pair(call, "kernel_shape", 1), _pair(call, "strides", 1)
-    dilations, ceil = _pair(call, "dilations", 1), bool(call.attributes.get("ceil_mode", 0))
-    pads = _padding(call, x.shapes[0][2:], kernel, steps, dilations)
-    if not _symmetric(pads, kernel):
-        if ceil:
-            raise call.unsupported(f"ceil_mode with pads {pads}; with ceil_mode only equal pads are supported")
-        x, pads = pad(call, x, [(0, 0), (0, 0), *pads], float("-inf")), [(0, 0), (0, 0)]
-    return call.add(nn.MaxPool2d(kernel, steps, (pads[0][0], pads[1][0]), dilations, ceil_mode=ceil), x)
-
-
-def average_pool(call: Call) -> Value:
-    """AveragePool; padding that PyTorch cannot express becomes a Pad and, where it must not count, a factor."""
-    x, kernel, steps = _image(call), _pair(call, "kernel_shape", 1), _pair(call, "strides", 1)
-    if _pair(call, "dilations", 1) != (1, 1):
-        raise call.unsupported("dilations other than 1 are not supported")
-    counted, ceil = bool(call.attributes.get("count_include_pad", 0)), bool(call.attributes.get("ceil_mode", 0))
-    pads = _padding(call, x.shapes[0][2:], kernel, steps, (1, 1))
-    if _symmetric(pads, kernel):
-        layer = nn.AvgPool2d(kernel, steps, (pads[0][0], pads[1][0]), ceil_mode=ceil, count_include_pad=counted)
-        return call.add(layer, x)
-    if ceil:
-        raise call.unsupported(f"ceil_mode with pads {pads}; with ceil_mode only equal pads are supported")
-    pool = nn.AvgPool2d(kernel, steps)
-    y = call.add(pool, pad(call, x, [(0, 0), (0, 0), *pads]))
-    if counted:
-        return y
-    ones = torch.ones(1, 1, *x.shapes[0][2:])
-    share = pool(nn.functional.pad(ones, [*pads[1], *pads[0]]))
-    return call.add(Mul(), y, call.add(Constant(1 / share), name=f"{call.name}_constant"))
-
-
-def global_average_pool(call: Call) -> Value:
-    """GlobalAveragePool."""
-    return call.add(nn.AdaptiveAvgPool2d(1), _image(call))
-
-
-def global_max_pool(call: Call) -> Value:
-    """GlobalMaxPool."""
-    return call.add(nn.AdaptiveMaxPool2d(1), _image(call))
-
-
-def reduce_mean(call: Call) -> Value:
-    """ReduceMean over any dimensions but the batch."""
-    x, axes = call.active(0), call.ints(1, "axes", "the axes")
-    if not axes and call.attributes.get("noop_with_empty_axes", 0):
-        return x
-    dims = sorted(call.axis(x, axis) for axis in axes) if axes else list(range(x.rank))
-    call.refuse_batch(x, dims)
-    return call.add(Mean(dims, bool(call.attributes.get("keepdims", 1))), x)
-
-
-def reduce_max(call: Call) -> Value:
-    """ReduceMax over height and width."""
-    x, axes = _image(call), call.ints(1, "axes", "the axes")
-    if sorted(call.axis(x, axis) for axis in axes or ()) != [2, 3]:
-        raise call.unsupported("only the maximum over height and width is supported")
-    y = call.add(nn.AdaptiveMaxPool2d(1), x)
-    return y if call.attributes.get("keepdims", 1) else drop_dims(call, y, [2, 3])
-
-
-def resize(call: Call) -> Value:
-    """Resize of height and width by constants: nearest (asymmetric, or whole factors) and linear."""
-    x = _image(call)
-    mode = call.attributes.get("mode", "nearest")
-    where = call.attributes.get("coordinate_transformation_mode", "half_pixel")
-    if call.attributes.get("antialias", 0) or call.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise call.unsupported("antialias and keep_aspect_ratio_policy are not supported")
-    factors, size = _resize_target(call, x)
-    exact = all(int(n * f) == m for n, f, m in zip(x.shapes[0][2:], factors, size, strict=True))
-    form: dict[str, object] = {"size": size} if _whole(x, factors, size) else {"scale_factor": factors}
-    if mode == "nearest":
-        rounding = call.attributes.get("nearest_mode", "round_prefer_floor")
-        repeats = all(factor == int(factor) for factor in factors) and where in _HALF_PIXEL
-        if not (repeats or (where == "asymmetric" and rounding == "floor")) or not exact:
-            raise call.unsupported(
-                f"nearest with {where}, {rounding} and factors {factors}; supported: asymmetric with floor, or whole factors"
-            )
-        return call.add(nn.Upsample(mode="nearest", **form), x)  # type: ignore[arg-type]
-    if mode == "linear" and (where in _HALF_PIXEL or where == "align_corners"):
-        return call.add(nn.Upsample(mode="bilinear", align_corners=where == "align_corners", **form), x)  # type: ignore[arg-type]
-    raise call.unsupported(f"mode {mode} with {where}; supported: nearest, and linear with half_pixel or align_corners")
-
-
-_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
-
-
-def _resize_target(call: Call, x: Active) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return the factors and the resulting size of height and width."""
-    axes = [call.axis(x, axis) for axis in call.attributes.get("axes") or range(x.rank)]
-    scales, sizes = call.optional(2, "the scales"), call.inputs[3] if call.has(3) else None
-    if scales is not None and scales.size:
-        by_axis = {axis: float(factor) for axis, factor in zip(axes, scales.ravel(), strict=True)}
-        if any(factor != 1 for axis, factor in by_axis.items() if axis < 2):
-            raise call.unsupported(f"scales {scales.tolist()} resize batch or channels; only height and width may be")
-        factors = tuple(by_axis.get(axis, 1.0) for axis in (2, 3))
-        return factors, tuple(int(n * f) for n, f in zip(x.shapes[0][2:], factors, strict=True))
-    if sizes is None or isinstance(sizes, Active):
-        raise call.unsupported("neither scales nor sizes are constants")
-    pair = [dict(zip(axes, (int(n) for n in at.ravel()), strict=True)) for at in sizes.at]
-    for target, shape in zip(pair, x.shapes, strict=True):
-        if target.get(1, shape[1]) != shape[1] or target.get(0, shape[0]) not in (shape[0], call.batch.fixed):
-            raise call.unsupported(f"sizes {target} resize batch or channels; only height and width may be")
-    size = tuple(pair[0].get(axis, x.shapes[0][axis]) for axis in (2, 3))
-    return tuple(m / n for m, n in zip(size, x.shapes[0][2:], strict=True)), size
-
-
-def _whole(x: Active, factors: Sequence[float], size: Sequence[int]) -> bool:
-    """Tell whether the factors give the size without rounding, so that the size says it all."""
-    return all(abs(n * f - m) < 1e-6 for n, f, m in zip(x.shapes[0][2:], factors, size, strict=True))
-
-
-def _symmetric(pads: Pairs, kernel: Sequence[int]) -> bool:
-    """Tell whether PyTorch's poolings take this padding: the same on both sides, at most half a window."""
-    return all(before == after and 2 * before <= window for (before, after), window in zip(pads, kernel, strict=True))
 
 
 def _two(shape: Sequence[int]) -> tuple[int, int]:

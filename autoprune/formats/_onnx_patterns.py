@@ -123,8 +123,10 @@ def _layer_norm(graph: _Graph, div: NodeProto) -> NodeProto | None:
         bias = graph.user(scale.output[0], "Add")
         if bias is not None and _trails(graph.constants.get(graph.other(bias, scale.output[0])), axes[0]):
             last, inputs = bias, [*inputs, graph.other(bias, scale.output[0])]
-    settings = {"axis": min(axes[0]), "epsilon": float(eps.ravel()[0])}
-    return _replacement("LayerNormalization", last, inputs, **settings)
+    node = _replacement("LayerNormalization", last, inputs)
+    node.attribute.append(onnx.helper.make_attribute("axis", min(axes[0])))
+    node.attribute.append(onnx.helper.make_attribute("epsilon", float(eps.ravel()[0])))
+    return node
 
 
 def _axes(graph: _Graph, node: NodeProto) -> list[int]:
@@ -164,9 +166,7 @@ def _bias(graph: _Graph, product: NodeProto) -> NodeProto | None:
     return _replacement("MatMul", add, [*product.input, name], named_after=product)
 
 
-def _replacement(
-    op_type: str, last: NodeProto, inputs: list[str], named_after: NodeProto | None = None, **settings: float | int
-) -> NodeProto:
+def _replacement(op_type: str, last: NodeProto, inputs: list[str], named_after: NodeProto | None = None) -> NodeProto:
     """Make the node that stands for a group and takes the place of its `last` node."""
     name = (named_after or last).name
-    return onnx.helper.make_node(op_type, inputs, [last.output[0]], name=name, **settings)
+    return onnx.helper.make_node(op_type, inputs, [last.output[0]], name=name)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from autoprune.errors import ModelError, UnsupportedOperatorError
-from autoprune.formats.onnx_operators import SUPPORTED
+from autoprune.formats.onnx_operators import OPERATORS, SUPPORTED
 from autoprune.network.network import Shape
 
 #: Largest file read, in bytes (1 GiB; protobuf itself ends at 2 GiB).
@@ -92,7 +93,7 @@ def unsupported_operator(node: onnx.NodeProto, reason: str) -> UnsupportedOperat
     """Return the error that names a node, its operator, what is wrong and what is supported."""
     domain = "" if node.domain in _DEFAULT_DOMAINS else f"{node.domain}."
     return UnsupportedOperatorError(
-        f"node {node.name!r}: operator {domain}{node.op_type} {reason}; supported: {', '.join(sorted(SUPPORTED))}"
+        f"node {node.name!r}: operator {domain}{node.op_type} {reason}; supported: {', '.join(sorted(OPERATORS))}"
     )
 
 
@@ -114,7 +115,7 @@ def image_input(model: onnx.ModelProto, input_shape: Shape | None = None) -> Ima
     if tensor.elem_type != TensorProto.FLOAT:
         kind = TensorProto.DataType.Name(tensor.elem_type) if value.type.HasField("tensor_type") else "not a tensor"
         raise ModelError(f"input {value.name!r} is {kind}; 32-bit floats are expected: export a float32 network")
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    dims = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
     shown = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     if len(dims) != 4:
         raise ModelError(f"input {value.name!r} has shape {shown}; images (N, C, H, W) are expected")

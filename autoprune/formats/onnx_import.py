@@ -6,7 +6,6 @@ literals, a size that differs follows the batch. So chains such as Shape, Gather
 Reshape, and a file exported for one batch size works for any.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch
 from onnx import numpy_helper
 
 from autoprune.errors import ModelError
-from autoprune.formats._onnx_call import Active, Array, Batch, Call, Known, Value
+from autoprune.formats._onnx_call import Active, Batch, Call, Known, Value
 from autoprune.formats._onnx_fold import FOLDABLE, MAX_FOLDED_VALUES, fold
 from autoprune.formats._onnx_patterns import fuse
 from autoprune.formats.onnx_file import default_opset, image_input, read_onnx, unsupported_operator
@@ -76,16 +75,16 @@ class _Import:
         """Convert what the graph's output needs; return the output."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.values.update({name: Known((value, value), name) for name, value in constants.items()})
-        constants |= {
-            node.output[0]: numpy_helper.to_array(attribute.t)
-            for node in graph.node
-            for attribute in node.attribute
-            if node.op_type == "Constant" and attribute.name == "value"
-        }
+        for node in graph.node:
+            if node.op_type == "Identity" and node.input[0] in constants:
+                constants[node.output[0]] = constants[node.input[0]]
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    constants[node.output[0]] = numpy_helper.to_array(attribute.t)
         name = graph.output[0].name
         for node in _needed(fuse(graph.node, constants, [name]), name):
             self._convert_node(node)
-        output = self.values[name]
+        output = self.values.get(name)
         if not isinstance(output, Active):
             raise ModelError(f"the output {name!r} does not depend on the image; a network that computes is expected")
         return output
@@ -106,7 +105,7 @@ class _Import:
             call = Call(
                 node, inputs, self.opset, self.batch, self.builder, _layer_name(node, inputs), _attributes(node)
             )
-            result = OPERATORS[node.op_type](call)
+            result = _converted(call)
             results = [result] if isinstance(result, Known | Active) else result
         self.values.update({name: value for name, value in zip(node.output, results, strict=False) if name})
 
@@ -121,6 +120,17 @@ class _Import:
         self.folded += sum(value.size for value in first)
         origin = known[0].origin if known and node.op_type in _KEEP_ORIGIN else ""
         return [Known((a, b), origin) for a, b in zip(first, second, strict=True)]
+
+
+def _converted(call: Call) -> Value | Sequence[Value]:
+    """Apply the converter of a node; whatever makes no sense in it is the file's fault."""
+    try:
+        return OPERATORS[call.node.op_type](call)
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(
+            f"node {call.node.name!r} ({call.node.op_type}) makes no sense: {str(error).splitlines()[0]}; "
+            "export the network again"
+        ) from error
 
 
 _KEEP_ORIGIN = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -152,7 +162,7 @@ def _layer_name(node: onnx.NodeProto, inputs: Sequence[Value | None]) -> str:
         for value in inputs:
             if isinstance(value, Known) and (match := _PARAMETER.match(value.origin)):
                 return match.group(1)
-    text = node.name or (node.output[0] if node.output else "") or node.op_type
+    text = node.name or f"{node.op_type}_{node.output[0]}"
     if not text.startswith("/"):
         return text.removeprefix("node_")
     *scopes, operator = text.strip("/").split("/")  # "/layer1/layer1.0/conv1/Conv", TorchScript exporter
@@ -168,7 +178,7 @@ def _layer_name(node: onnx.NodeProto, inputs: Sequence[Value | None]) -> str:
 
 
 _WEIGHTED = frozenset(
-    "BatchNormalization Conv ConvTranspose Gemm GroupNormalization LayerNormalization MatMul PRelu".split()
+    "BatchNormalization Conv ConvTranspose Gemm GroupNormalization LayerNormalization MatMul PRelu".split()  # noqa: SIM905
 )
 
 
@@ -181,16 +191,13 @@ def _check_independence(network: Network) -> None:
         except RuntimeError as error:
             raise ModelError(f"the network does not run on two images: {str(error).splitlines()[0]}") from error
         alone = torch.cat([network.module(images[:1]), network.module(images[1:])])
-    if together.shape == alone.shape:
-        difference = float((together - alone).abs().max())
-        if math.isnan(difference) or difference <= _INDEPENDENCE_TOLERANCE * max(1.0, float(alone.abs().max())):
-            return
+    if bool(torch.isnan(alone).any()):
+        raise ModelError("the network computes NaN from random images; its weights are unsound: export a trained one")
+    if together.shape == alone.shape and torch.allclose(
+        together, alone, rtol=0, atol=_INDEPENDENCE_TOLERANCE * float(alone.abs().max())
+    ):
+        return
     raise ModelError(
         "images of one batch change each other's outputs: the file holds for one batch size only; "
         "re-export with a dynamic batch axis (dynamic_axes or dynamic_shapes)"
     )
-
-
-def _array(tensor: onnx.TensorProto) -> Array:
-    """Return a tensor's values."""
-    return numpy_helper.to_array(tensor)

@@ -5,6 +5,8 @@ from torch import nn
 
 from autoprune.formats import _onnx_layers as layers
 from autoprune.formats import _onnx_movement as movement
+from autoprune.formats import _onnx_shapes as shapes
+from autoprune.formats import _onnx_spatial as spatial
 from autoprune.formats._onnx_call import Active, Call, Converter, Known, Value
 from autoprune.formats._onnx_fold import FOLDABLE
 from autoprune.network.layers import Add, Div, Mul, Sub
@@ -75,8 +77,8 @@ def _hard_sigmoid(call: Call) -> Value:
     x = call.active(0)
     if abs(slope - 1 / 6) < 1e-6 and offset == 0.5:
         return call.add(nn.Hardsigmoid(), x)
-    line = call.add(Mul(), x, call.constant(np.float32(slope)))
-    return call.add(nn.Hardtanh(0.0, 1.0), call.add(Add(), line, call.constant(np.float32(offset))))
+    line = call.add(Mul(), x, call.constant(np.array(slope)))
+    return call.add(nn.Hardtanh(0.0, 1.0), call.add(Add(), line, call.constant(np.array(offset))))
 
 
 def _leaky_relu(call: Call) -> Value:
@@ -86,7 +88,7 @@ def _leaky_relu(call: Call) -> Value:
 
 def _negative(call: Call) -> Value:
     """Neg: times -1."""
-    return call.add(Mul(), call.active(0), call.constant(np.float32(-1)))
+    return call.add(Mul(), call.active(0), call.constant(np.array(-1)))
 
 
 def _power(call: Call) -> Value:
@@ -147,24 +149,25 @@ def _size_of(call: Call) -> Value:
 #: Converter of every operator that may be applied to activations.
 OPERATORS: dict[str, Converter] = {
     "Add": _arithmetic(Add),
-    "AveragePool": layers.average_pool,
+    "AveragePool": spatial.average_pool,
     "BatchNormalization": layers.batch_norm,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": movement.concat,
     "Conv": layers.conv,
     "ConvTranspose": layers.conv_transpose,
-    "DepthToSpace": movement.depth_to_space,
+    "DepthToSpace": shapes.depth_to_space,
     "Div": _arithmetic(Div),
     "Dropout": _same,
     "Elu": _elu,
-    "Expand": movement.expand,
-    "Flatten": movement.flatten,
+    "Expand": shapes.expand,
+    "Flatten": shapes.flatten,
     "Gather": movement.gather,
+    "GatherND": movement.gather_nd,
     "Gelu": _gelu,
     "Gemm": layers.gemm,
-    "GlobalAveragePool": layers.global_average_pool,
-    "GlobalMaxPool": layers.global_max_pool,
+    "GlobalAveragePool": spatial.global_average_pool,
+    "GlobalMaxPool": spatial.global_max_pool,
     "GroupNormalization": layers.group_norm,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _activation(nn.Hardswish),
@@ -173,32 +176,33 @@ OPERATORS: dict[str, Converter] = {
     "LayerNormalization": layers.layer_norm,
     "LeakyRelu": _leaky_relu,
     "MatMul": layers.matmul,
-    "MaxPool": layers.max_pool,
+    "MaxPool": spatial.max_pool,
     "Mish": _activation(nn.Mish),
     "Mul": _arithmetic(Mul),
     "Neg": _negative,
     "PRelu": _prelu,
     "Pad": movement.pad_op,
     "Pow": _power,
-    "ReduceMax": layers.reduce_max,
-    "ReduceMean": layers.reduce_mean,
+    "ReduceMax": spatial.reduce_max,
+    "ReduceMean": spatial.reduce_mean,
+    "ReduceSum": spatial.reduce_sum,
     "Relu": _activation(nn.ReLU),
-    "Reshape": movement.reshape_op,
-    "Resize": layers.resize,
+    "Reshape": shapes.reshape_op,
+    "Resize": spatial.resize,
     "Shape": _shape_of,
     "Sigmoid": _activation(nn.Sigmoid),
     "Size": _size_of,
     "Slice": movement.slice_op,
     "Softmax": _softmax,
     "Softplus": _activation(nn.Softplus),
-    "SpaceToDepth": movement.space_to_depth,
+    "SpaceToDepth": shapes.space_to_depth,
     "Split": movement.split,
-    "Squeeze": movement.squeeze,
+    "Squeeze": shapes.squeeze,
     "Sub": _arithmetic(Sub),
     "Sum": _sum,
     "Tanh": _activation(nn.Tanh),
-    "Transpose": movement.transpose,
-    "Unsqueeze": movement.unsqueeze,
+    "Transpose": shapes.transpose,
+    "Unsqueeze": shapes.unsqueeze,
 }
 
 #: Every operator a file may contain; those outside :data:`OPERATORS` only where they compute from constants.
