@@ -104,6 +104,7 @@ class _Conversion:
 
     def __init__(self, root: nn.Module, graph: fx.Graph, facts: Record, input_shape: Shape) -> None:
         self._root, self._graph, self._facts, self._input_shape = root, graph, facts, input_shape
+        self._taken = {_path(target) for target, _ in root.named_modules()}
         self._claims = Claims()
         self._constants: dict[Value, fx.Node] = {}
         self._env: dict[fx.Node, object] = {}
@@ -193,8 +194,7 @@ class _Conversion:
                     return owner
         scope = _path(next(reversed(node.meta.get("nn_module_stack", {})), ""))
         full = f"{scope}.{name}" if scope else name
-        taken = {_path(target) for target, _ in self._root.named_modules()}
-        return f"{full}_function" if full in taken else full
+        return f"{full}_function" if full in self._taken else full
 
     def _argument(self, argument: object) -> object:
         """Replace nodes by what they stand for, in any nesting."""
