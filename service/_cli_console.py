@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -54,7 +53,7 @@ class ProgressBars:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}", justify="right"),
             TimeElapsedColumn(),
             TextColumn("[dim]left"),
             TimeRemainingColumn(),
@@ -80,12 +79,13 @@ class ProgressBars:
             self._finish(key)
             name = STAGES.get(progress.stage, progress.stage)
             label = f"{name}, {progress.policy}" if progress.policy else name
-            self._tasks[key] = self._bars.add_task(escape(label), total=progress.total or None, message="")
+            self._tasks[key] = self._bars.add_task(escape(label), total=progress.total or None, message="", count="")
         self._bars.update(
             self._tasks[key],
             completed=progress.done,
             total=progress.total or None,
             message=escape(progress.message),
+            count=f"{progress.done}/{progress.total}" if progress.total else str(progress.done),
         )
 
     def _finish(self, current: tuple[str, str | None] | None) -> None:
@@ -94,7 +94,7 @@ class ProgressBars:
             if key != current:
                 task = self._bars.tasks[self._bars.task_ids.index(task_id)]
                 total = task.total or max(task.completed, 1)
-                self._bars.update(task_id, total=total, completed=total, message="")
+                self._bars.update(task_id, total=total, completed=total, message="", count="done")
 
 
 @contextmanager
@@ -177,15 +177,21 @@ def comparison_table(result: JobResult) -> Table:
     return table
 
 
-def print_result(console: Console, result: JobResult, directory: Path) -> None:
-    """Print the comparison, what it means, and where the files lie."""
-    best = comparison.best_outcome(result)
+def print_comparison(console: Console, result: JobResult) -> None:
+    """Print all policies side by side, which one was chosen, and whether the search was worth it."""
     console.print(comparison_table(result))
+    console.print(f"[bold]best: {escape(result.best)}[/] (its final network is best on the search images)")
     for text in comparison.verdicts(result):
         console.print(escape(text))
     for text in result.warnings:
         console.print(f"[yellow]warning:[/] {escape(text)}")
-    console.print(f"\n[bold]best: {escape(best.policy)}[/] (chosen on the search images)")
+
+
+def print_result(console: Console, result: JobResult, directory: Path) -> None:
+    """Print the comparison, what it means, and where the files lie."""
+    best = comparison.best_outcome(result)
+    print_comparison(console, result)
+    console.print()
     files = Table(box=None, show_header=False, pad_edge=False)
     for kind, name in best.artifacts.items():
         files.add_row(f"  {escape(kind)}", escape(str(directory / name)))

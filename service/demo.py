@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from autoprune.errors import AutopruneError
 from autoprune.formats.onnx_export import export_onnx
-from autoprune.service._cli_console import ProgressBars, comparison_table, stdout
-from autoprune.service.comparison import best_outcome, verdicts
+from autoprune.service._cli_console import ProgressBars, print_comparison, stdout
+from autoprune.service.comparison import best_outcome
 from autoprune.service.demo_network import SEED, train_demo_network
 from autoprune.service.result import JobResult
 from autoprune.service.spec import Progress
@@ -165,9 +165,7 @@ def _download(client: httpx.Client, job_id: str, output: Path) -> JobResult:
 
 def _show(console: Console, result: JobResult, output: Path, seconds: float) -> None:
     """Print the comparison and what to look at next."""
-    console.print(comparison_table(result))
-    for text in verdicts(result):
-        console.print(f"   {escape(text)}")
+    print_comparison(console, result)
     files = {
         "report.html": "everything above and more; open it in a browser, it needs no network",
         "model.onnx": f"the pruned network ({result.best}), for onnxruntime",
@@ -181,7 +179,7 @@ def _show(console: Console, result: JobResult, output: Path, seconds: float) -> 
     console.print("\n[bold]Next[/]")
     console.print(f"   autoprune inspect {escape(str(output / 'original.onnx'))}")
     console.print("   autoprune search YOUR_MODEL.onnx --data YOUR_IMAGES --budget macs=50%")
-    console.print("   autoprune serve\n")
+    console.print("   autoprune serve")
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
