@@ -59,6 +59,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Four stages of `block`, `repeats` each."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self, block: type[BasicBlock | Bottleneck], repeats: tuple[int, ...], num_classes: int, input_shape: Shape
     ) -> None:
