@@ -32,9 +32,9 @@ class Latency:
     """Time of one inference of one ONNX file.
 
     Attributes:
-        median_ms: Median over all repeats; the figure to compare.
-        p10_ms: 10th percentile: what a quiet machine does.
-        p90_ms: 90th percentile: how noisy this one was.
+        median_ms: Median over all repeats; means something only where `p90_ms` is close to `p10_ms`.
+        p10_ms: 10th percentile: close to what a quiet machine does, and the figure to compare on a busy one.
+        p90_ms: 90th percentile; several times `p10_ms` where other work kept taking the processor away.
         repeats: Number of timed inferences.
         batch: Images per inference.
         threads: Threads of onnxruntime.
@@ -90,7 +90,11 @@ def measure_side_by_side(  # noqa: PLR0913 - the conditions of the measurement
     warmup: int = 5,
     time_budget_s: float = 20.0,
 ) -> list[Latency]:
-    """Time several ONNX files in turn (A B A B ...): drift of the machine hits all alike, so ratios can be trusted.
+    """Time several ONNX files in turn (A B A B ...), so that slow drift of the machine hits all alike.
+
+    Turns do not protect from a busy machine. With four times as many tasks as cores, one file measured twice side by
+    side gave medians that differed up to 7 times (networks of 2 ms; other orders did no better), and 10th percentiles
+    that differed by at most a tenth. Take ratios of `p10_ms` unless the machine is known to be quiet.
 
     Args:
         paths: ONNX files with one float32 input.

@@ -52,8 +52,9 @@ def test_a_measurement_says_how_it_was_taken(tmp_path: Path) -> None:
 def test_side_by_side_keeps_the_order_and_tells_large_from_small(tmp_path: Path) -> None:
     large, small = save_network(tmp_path / "large.onnx", 9), save_network(tmp_path / "small.onnx", 2)
     first, second, third = measure_side_by_side([large, small, large], input_shape=SHAPE, repeats=30)
-    assert first.median_ms > 2 * second.median_ms
-    assert 0.5 < first.median_ms / third.median_ms < 2
+    # Not medians: on a busy machine those of one and the same file differ several times.
+    assert first.p10_ms > 2 * second.p10_ms
+    assert 0.5 < first.p10_ms / third.p10_ms < 2
     assert first.repeats == second.repeats == third.repeats == 30
 
 
