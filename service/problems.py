@@ -2,10 +2,8 @@
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from autoprune.errors import AutopruneError
+from autoprune.service.failure import kind_of
 from autoprune.service.records import JobStateError, NotFoundError
 from autoprune.service.spec import SpecError, problems_of
 from autoprune.service.store import StorageError, TooLargeError
@@ -51,25 +50,6 @@ class Problem(BaseModel):
     )
     instance: str | None = Field(default=None, examples=["/v1/jobs"])
     errors: list[FieldProblem] | None = None
-
-
-class NamedError(AutopruneError):
-    """An error about an uploaded file, which speaks of the file by the name that its owner knows."""
-
-    def __init__(self, cause: AutopruneError, path: Path, name: str) -> None:
-        """Repeat the message of `cause`, with `name` in place of `path`, of its last part, of its stem."""
-        message = str(cause)
-        for written in (str(path), path.name, path.stem):
-            message = message.replace(written, name)
-        super().__init__(message)
-        self.kind = kind_of(cause)
-
-
-def kind_of(error: AutopruneError) -> str:
-    """Return the kind of an error as in problem types: ``infeasible-budget-error``."""
-    if isinstance(error, NamedError):
-        return error.kind
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
 
 
 def problem_response(  # noqa: PLR0913 - the members of the document

@@ -13,7 +13,7 @@ from autoprune.errors import AutopruneError, DatasetError, ModelError
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network, Shape
-from autoprune.service.problems import NamedError
+from autoprune.service.failure import NamedError
 from autoprune.service.records import Records
 from autoprune.service.settings import Settings
 from autoprune.service.store import FileStore, Upload

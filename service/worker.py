@@ -13,8 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.failure import kind_of
+from autoprune.service.job_inputs import resolve
 from autoprune.service.locks import held
-from autoprune.service.problems import kind_of
 from autoprune.service.records import Records
 from autoprune.service.settings import Settings
 from autoprune.service.spec import JobSpec, Progress
@@ -75,11 +76,10 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
 
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
     """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
-    from autoprune.service.admission import resolve  # here: imports torch, and a signal must find its handler before
-    from autoprune.service.pipeline import run_job
-
     spec = JobSpec.model_validate(records.job(job_id).spec)
     resolved = resolve(spec, records, FileStore(settings.home / "store"), settings, job_id)
+    from autoprune.service.pipeline import run_job  # imports torch: what fails without it fails sooner
+
     os.chdir(settings.job_folder(job_id))
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
