@@ -95,12 +95,17 @@ def _verdict(result: JobResult, outcome: PolicyOutcome, uniform: PolicyOutcome) 
     points = 100 * (found - base)
     figures = f"{percent(found)} against {percent(base)} {measure.label}, {images:,} report images"
     within = abs(found - base) <= noise(found, base, images)
-    caveat = " So small a difference can be chance on so few images." if within else ""
+    if points > 0 and within:
+        return (
+            f"{outcome.policy} ends {points:.1f} points above uniform ({figures}), "
+            "but so small a difference can be chance on so few images: it is not shown to be better."
+        )
     if points > 0:
-        return f"{outcome.policy} beat uniform by {points:.1f} points ({figures}).{caveat}"
+        return f"{outcome.policy} beat uniform by {points:.1f} points ({figures})."
     if points == 0:
         both = f"both end at {percent(found)} {measure.label}"
         return f"{outcome.policy} did not beat uniform: {both} ({images:,} report images)."
+    caveat = " So small a difference can be chance on so few images." if within else ""
     return f"{outcome.policy} did not beat uniform: it is {-points:.1f} points worse ({figures}).{caveat}"
 
 

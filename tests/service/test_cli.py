@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, and how quickly it answers."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from autoprune.pruning.policy import PruningPolicy
 from autoprune.service import _cli_options
 from autoprune.service.cli import app, search
 from autoprune.service.demo_network import demo_network, train_demo_network
+from autoprune.service.result import JobResult
 from autoprune.service.spec import FinetuneOptions, JobSpec
 
 
@@ -195,3 +197,25 @@ def test_weights_of_an_architecture_may_be_named_either_way() -> None:
         {"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": "3x32x32"}
     )
     assert one == other == {"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": (3, 32, 32)}
+
+
+def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, tmp_path: Path) -> None:
+    command = ["search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path / "run", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoprune.service.cli", *map(str, command), "--finetune-epochs", "2000"],
+        stderr=subprocess.PIPE,
+    )
+    while not (tmp_path / "run" / "journal.sqlite").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"run the same command again" in stderr
+    assert b"Traceback" not in stderr
+    stdout, stderr_text = run(*command)
+    result = JobResult.model_validate_json(stdout)
+    assert "note:" in stderr_text  # other settings than the first time
+    assert [outcome.policy for outcome in result.outcomes] == ["uniform", "sensitivity"]
+    assert all(outcome.cost["macs"] <= result.limits["macs"] for outcome in result.outcomes)
+    assert JobResult.model_validate_json((tmp_path / "run" / "result.json").read_text()) == result

@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure
 from autoprune.service.comparison import amount, duration, noise, verdicts
 from autoprune.service.report import figures, render_report, write_report
 from autoprune.service.result import JobResult
-from tests.service.result_samples import sample_result
+from tests.service.result_samples import sample_result, scores
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'"
@@ -80,7 +80,7 @@ def test_says_what_a_reader_needs(page: _Page) -> None:
     for expected in (
         "digits_cnn.onnx pruned to macs=50%", "uniform", "sensitivity", "206,336", "412,672", "mind the splits",
         "block2.conv1", "frozen: feeds the network's output", "residual stream, left whole (opt-in)",
-        "sensitivity beat uniform by 2.0 points", "0.061 ms", "load_pruned", "sensitivity/model.onnx", "95.0%",
+        "sensitivity ends 2.0 points above uniform", "0.061 ms", "load_pruned", "sensitivity/model.onnx", "95.0%",
     ):  # fmt: skip
         assert expected in page.text, expected
     for kind in ("kept", "trials-1", "progress"):
@@ -120,6 +120,11 @@ def test_says_when_the_search_did_not_win() -> None:
     lost = verdicts(result.model_copy(update={"outcomes": swapped}))
     assert lost[0].startswith("sensitivity did not beat uniform: it is 2.0 points worse")
     assert "can be chance" in lost[0]
+    clear = [uniform, sensitivity.model_copy(update={"report_finetuned": scores(0.99, 2690)})]
+    assert verdicts(result.model_copy(update={"outcomes": clear}))[0].startswith(
+        "sensitivity beat uniform by 6.0 points"
+    )
+    assert "not shown to be better" in verdicts(result)[0]
     even = [uniform, sensitivity.model_copy(update={"report_finetuned": uniform.report_finetuned})]
     assert "both end at 93.0%" in verdicts(result.model_copy(update={"outcomes": even}))[0]
     alone = result.model_copy(update={"outcomes": [sensitivity]})
