@@ -34,7 +34,7 @@ def run_search_command(params: Mapping[str, object]) -> None:
         with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
             result = run_job(spec, directory, progress=bars, should_stop=should_stop)
     except (KeyboardInterrupt, Cancelled):
-        console.print(resume_hint(directory))
+        console.print(resume_hint(directory), soft_wrap=True)
         raise
     if params["as_json"]:
         typer.echo(result.model_dump_json(indent=1))
@@ -70,5 +70,6 @@ def prepare_folder(directory: Path, spec: JobSpec, console: Console) -> None:
     if changed:
         console.print(
             f"[yellow]note:[/] {escape(str(directory))} holds a job with other settings ({', '.join(changed)}); "
-            "its results are replaced, evaluations that still apply are reused"
+            "its results are replaced, evaluations that still apply are reused",
+            soft_wrap=True,
         )
