@@ -73,7 +73,7 @@ def test_safetensors_are_weights_of_an_architecture(live: Live) -> None:
     assert "weights" in problem(live.post_model(content, "w.safetensors", architecture="vgg11_bn"))
     assert "name the" in problem(live.post_model(content, "w.safetensors"))
     assert "Did you mean 'resnet20_cifar'?" in problem(
-        live.post_model(content, "w.safetensors", architecture="resnet20")
+        live.post_model(content, "w.safetensors", architecture="resnet20_cifer")
     )
     assert "found '1,8'" in problem(live.post_model(content, "w.safetensors", **{**form, "input_shape": "1,8"}))
     assert "num_classes" in problem(live.post_model(content, "w.safetensors", **{**form, "num_classes": "many"}))
