@@ -2,116 +2,146 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
 from types import TracebackType
+from typing import Literal, Self
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateTable
 
 from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import Scores
 from autoprune.pruning.plan import Plan
 
-#: Version of the tables below.
+#: Version of the tables below; journals of other versions are refused.
 SCHEMA = 1
 
+BUSY_TIMEOUT_MS = 30_000
+
 _metadata = sa.MetaData()
-_schema = sa.Table("journal_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
+_schema = sa.Table(
+    "journal_schema",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),  # one row, id 1
+    sa.Column("version", sa.Integer, nullable=False),
+)
 _evaluations = sa.Table(
     "evaluations",
     _metadata,
     sa.Column("settings_key", sa.String(64), primary_key=True),
     sa.Column("plan_key", sa.String(64), primary_key=True),
-    sa.Column("scores", sa.Text, nullable=False),
+    sa.Column("scores", sa.Text, nullable=False),  # JSON; Python writes floats so that they read back exactly
+    sa.Column("created", sa.String(32), nullable=False),  # ISO 8601, UTC; for people
 )
+
+Synchronous = Literal["FULL", "NORMAL"]
 
 
 def plan_key(plan: Plan) -> str:
-    """Return the sha256 of what a plan keeps."""
-    kept = {name: list(indices) for name, indices in sorted(plan.kept.items())}
-    return hashlib.sha256(json.dumps(kept, separators=(",", ":")).encode()).hexdigest()
+    """Return the sha256 of what a plan keeps, whatever the order of its groups."""
+    kept = {name: list(indices) for name, indices in plan.kept.items()}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Journal:
-    """Answers by (evaluator's settings, plan). Append-only; a row is there completely or not at all.
+    """Answers by (evaluator's settings, plan). Append-only: a row is there completely or not at all, and never changes.
 
-    Several processes may use one file: writes are short transactions, and whoever writes an answer second changes
-    nothing. One object belongs to one thread.
+    Any number of threads and processes may share one. Every call is one statement that commits by itself, so there is
+    nothing that a kill could cut in two. Where several record the same evaluation, the first answer stands.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
         """Open the journal at a SQLAlchemy `url`, making its tables where there are none.
+
+        Args:
+            url: For example ``sqlite:///journal.sqlite``.
+            synchronous: SQLite only. ``"FULL"`` survives power loss; ``"NORMAL"`` may then lose the last rows, no more.
 
         Raises:
             SearchError: Not a journal, of another version, unreadable or not writable.
 
         """
-        self._url = url
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _durable)
         try:
-            with self._engine.begin() as connection:
-                _metadata.create_all(connection)
-                found = connection.execute(sa.select(_schema.c.version)).scalars().all()
-                if not found:
-                    connection.execute(_schema.insert().values(version=SCHEMA))
-        except sa.exc.SQLAlchemyError as error:
-            self._engine.dispose()
+            self._url = make_url(url)
+            self._engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT")
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise SearchError(
-                f"cannot use the journal {url}: {_reason(error)}; if the file is damaged, move it away and run again "
-                "(what it remembered is evaluated anew)"
+                f"cannot use the journal {url!s}: {error}; give a database URL like sqlite:///journal.sqlite"
             ) from error
-        if found and found != [SCHEMA]:
+        if self._engine.dialect.name == "sqlite":
+            _make_durable(self._engine, synchronous)
+        try:
+            self._set_up()
+        except SearchError:
             self._engine.dispose()
-            raise SearchError(f"the journal {url} has version {found[0]}, this program writes {SCHEMA}; move it away")
+            raise
 
     @classmethod
-    def open(cls, path: Path) -> "Journal":
+    def open(cls, path: Path, *, synchronous: Synchronous = "FULL") -> Self:
         """Open a journal file.
 
         Raises:
             SearchError: See the constructor.
 
         """
-        return cls(f"sqlite:///{path}")
+        return cls(URL.create("sqlite", database=str(path)), synchronous=synchronous)
 
     def get(self, settings_key: str, plan: Plan) -> Scores | None:
-        """Return the recorded scores, exactly as they were computed, or None."""
+        """Return the recorded scores, exactly as they were computed, or None.
+
+        Raises:
+            SearchError: The journal cannot be read.
+
+        """
         query = sa.select(_evaluations.c.scores).where(
             _evaluations.c.settings_key == settings_key, _evaluations.c.plan_key == plan_key(plan)
         )
-        with self._engine.connect() as connection:
-            text = connection.execute(query).scalar_one_or_none()
-        return None if text is None else Scores.from_dict(json.loads(text))
+        with self._speaking() as connection:
+            text = connection.scalar(query)
+        if text is None:
+            return None
+        try:
+            return Scores.from_dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise self._refusal(f"a row is damaged ({error})") from error
 
-    def put(self, settings_key: str, plan: Plan, scores: Scores) -> None:
-        """Record scores; on disk when this returns. A second answer to the same question is ignored.
+    def put(self, settings_key: str, plan: Plan, scores: Scores) -> Scores:
+        """Record scores, on disk when this returns, and return the scores that stand: those recorded first.
 
         Raises:
             SearchError: The journal cannot be written (full disk, read-only).
 
         """
-        row = {"settings_key": settings_key, "plan_key": plan_key(plan), "scores": json.dumps(scores.to_dict())}
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(_evaluations.insert().values(**row))
-        except sa.exc.IntegrityError:
-            return  # another process was first; evaluation is a pure function, so its answer is the same
-        except sa.exc.SQLAlchemyError as error:
-            raise SearchError(
-                f"cannot write the journal {self._url}: {_reason(error)}; nothing recorded is lost"
-            ) from error
+        row = {
+            "settings_key": settings_key,
+            "plan_key": plan_key(plan),
+            "scores": json.dumps(scores.to_dict()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with self._speaking() as connection, suppress(IntegrityError):  # another process was first
+            connection.execute(_evaluations.insert().values(row))
+            return scores
+        standing = self.get(settings_key, plan)
+        assert standing is not None, "rows are never removed"
+        return standing
 
     def __len__(self) -> int:
         """Return the number of evaluations recorded."""
-        with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(_evaluations)).scalar_one())
+        with self._speaking() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(_evaluations)) or 0
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -119,15 +149,44 @@ class Journal:
     ) -> None:
         self.close()
 
+    def _set_up(self) -> None:
+        """Make what is missing; every step may be repeated, so several processes may do it at the same time."""
+        with self._speaking() as connection:
+            tables = sa.inspect(connection).get_table_names()
+            if tables and _schema.name not in tables and connection.dialect.name == "sqlite":
+                raise self._refusal(f"it is another program's database, with a table {tables[0]!r}")
+            for table in (_schema, _evaluations):
+                connection.execute(CreateTable(table, if_not_exists=True))
+            if connection.scalar(sa.select(_schema.c.version)) is None:
+                with suppress(IntegrityError):  # another process was first
+                    connection.execute(_schema.insert().values(id=1, version=SCHEMA))
+            version = connection.scalar(sa.select(_schema.c.version))
+        if version != SCHEMA:
+            raise self._refusal(f"it has version {version}, this program writes {SCHEMA}")
 
-def _durable(connection: object, _record: object) -> None:
-    """Readers never wait for writers, and a committed row survives a crash of the machine."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    @contextmanager
+    def _speaking(self) -> Iterator[sa.Connection]:
+        """Lend a connection, and turn the database's errors into ours."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise self._refusal(str(error.orig).splitlines()[0]) from error
+
+    def _refusal(self, reason: str) -> SearchError:
+        """Return the error that this journal cannot be used."""
+        where = self._url.render_as_string(hide_password=True)
+        return SearchError(
+            f"cannot use the journal {where}: {reason}; choose another file, or move this one away and run again "
+            "(what it remembered is evaluated anew)"
+        )
 
 
-def _reason(error: sa.exc.SQLAlchemyError) -> str:
-    """Return the database's own words."""
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+def _make_durable(engine: sa.Engine, synchronous: Synchronous) -> None:
+    """Let writers wait for each other, and readers for nobody; a row survives a crash of the machine."""
+
+    def configure(connection: SqliteConnection, _record: ConnectionPoolEntry) -> None:
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", f"synchronous={synchronous}"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    sa.event.listen(engine, "connect", configure)

@@ -1,6 +1,7 @@
 """The policies by name."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from autoprune.errors import UnknownNameError
 from autoprune.problem import PruningProblem
@@ -12,11 +13,13 @@ from autoprune.search.uniform import Uniform
 _Make = Callable[[PruningProblem, int, int], Searcher]
 
 #: How each policy is made for (problem, seed, evaluations).
-POLICIES: Mapping[str, _Make] = {
-    "uniform": lambda problem, seed, evaluations: Uniform(problem),
-    "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
-    "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
-}
+POLICIES: Mapping[str, _Make] = MappingProxyType(
+    {
+        "uniform": lambda problem, seed, evaluations: Uniform(problem),
+        "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
+        "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
+    }
+)
 
 
 def make_searcher(name: str, problem: PruningProblem, *, seed: int, evaluations: int) -> Searcher:
@@ -24,7 +27,7 @@ def make_searcher(name: str, problem: PruningProblem, *, seed: int, evaluations:
 
     Raises:
         UnknownNameError: No such policy.
-        SearchError: The policy needs more evaluations.
+        SearchError: The policy needs more evaluations, or the seed is below 0.
 
     """
     if name not in POLICIES:

@@ -28,7 +28,7 @@ class Trial:
     """A proposal that was evaluated.
 
     Attributes:
-        number: Position in the search, from 0.
+        number: Position in the search; the first trial is 1.
         proposal: What the searcher proposed.
         policy: What was evaluated: the proposal, projected onto the budget unless it is a probe.
         kept: Units kept per decision group, ``(n_groups,)``.
@@ -59,19 +59,29 @@ class Searcher(Protocol):
     """A policy that proposes ratios. Every implementation passes ``tests/conformance``.
 
     Contract:
-        * The driver calls ``ask`` and ``tell`` in turn, from one thread; a searcher belongs to one search.
-        * ``ask(n)`` returns 1 to `n` proposals, or none when there is nothing more to propose. Each has one ratio per
-          decision group. Further ``ask`` before ``tell`` is an error of the caller.
-        * ``tell`` gets one trial per proposal of the last ``ask``, in that order; anything else raises SearchError.
-        * Proposals depend on the constructor's arguments (seed included) and on what was told, on nothing else: that is
-          why a search that was killed can be replayed from its journal.
-        * A searcher keeps no reference to files, processes or global random state.
+        * **Order.** ``ask`` and ``tell`` take turns: every ``ask`` that returned something is followed by exactly one
+          ``tell``, with one trial per proposal in the order proposed. Anything else (asking again too early, trials
+          missing, added, swapped or of other proposals) raises SearchError and changes nothing.
+        * **Determinism.** Proposals depend on the constructor's arguments (seed included) and on what was told, on
+          nothing else: that is why a search that was killed can be replayed from its journal.
+        * **Budget.** A searcher need not know the budget: the driver projects what it proposes. Probes are exempt.
+        * **End.** An empty answer is final: there is nothing more to propose. Fewer than `n` proposals are not.
+        * **Ownership.** A searcher belongs to one search and one thread, evaluates nothing itself, and keeps no
+          reference to files, processes or global random state. Proposals and trials are values that nobody changes.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the policy, as in :data:`autoprune.search.policies.POLICIES`."""
+        ...
 
     def ask(self, n: int) -> list[Proposal]:
-        """Return up to `n` proposals; none when the searcher is done."""
+        """Return up to `n` >= 1 proposals, each with one ratio per decision group; none when the searcher is done.
+
+        Raises:
+            SearchError: The last proposals were not told yet, or `n` is below 1.
+
+        """
         ...
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -88,31 +98,35 @@ class InOrder:
     """Holds ``tell`` to ``ask``; a searcher owns one and passes everything through it."""
 
     def __init__(self) -> None:
-        self._open: list[Proposal] | None = None
+        self._open: list[Proposal] = []
 
-    def asked(self, proposals: list[Proposal]) -> list[Proposal]:
-        """Remember what was handed out, and hand it out.
+    def may_ask(self, n: int) -> None:
+        """Make sure that `n` proposals may be asked for now; called before the searcher changes anything.
 
         Raises:
-            SearchError: The last proposals were not told yet.
+            SearchError: The last proposals were not told yet, or `n` is below 1.
 
         """
         if self._open:
             raise SearchError(f"{len(self._open)} proposals were asked for and not told; tell their trials first")
+        if n < 1:
+            raise SearchError(f"expected to be asked for at least 1 proposal, found {n}")
+
+    def asked(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Remember what is handed out, and hand it out."""
         self._open = list(proposals)
-        return proposals
+        return list(proposals)
 
     def told(self, trials: Sequence[Trial]) -> None:
-        """Check that `trials` answer what was handed out.
+        """Check that `trials` answer what was handed out; called before the searcher changes anything.
 
         Raises:
             SearchError: They do not, or not in the order asked.
 
         """
-        expected = self._open or []
-        if [trial.proposal for trial in trials] != expected:
+        if [trial.proposal for trial in trials] != self._open:
             raise SearchError(
-                f"expected the trials of the {len(expected)} proposals last asked for, in that order; "
-                f"found {len(trials)} trials that do not match"
+                f"expected the trials of the {len(self._open)} proposals last asked for, in that order; found "
+                f"{len(trials)} trials that do not match"
             )
-        self._open = None
+        self._open = []

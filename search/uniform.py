@@ -1,8 +1,11 @@
 """The baseline everybody must beat: one ratio for all groups."""
 
+import math
 from collections.abc import Sequence
 
-from autoprune.problem import PruningProblem
+import numpy as np
+
+from autoprune.problem import Counts, PruningProblem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.searcher import InOrder, Proposal, Trial
 
@@ -10,30 +13,48 @@ from autoprune.search.searcher import InOrder, Proposal, Trial
 class Uniform:
     """Proposes the smallest single ratio that holds the budget, and nothing else: one evaluation.
 
-    What rounding to whole channels leaves over is given back to single groups by the projection.
+    Rounding to allowed widths moves many groups at once and can leave much of the budget unused, which would make the
+    baseline too easy to beat: single groups are then widened by one allowed width, the one that rounding cost most
+    first, while the budget holds. Deterministic without a seed; the same for every batch size.
     """
 
     name = "uniform"
 
     def __init__(self, problem: PruningProblem) -> None:
         """Find the ratio by bisection; no evaluation."""
-        n = len(problem.groups)
-        low, high = 0.0, 1.0 - 1e-9  # low breaks the budget, high holds it
-        for _ in range(50):
-            middle = (low + high) / 2
-            if problem.fits(problem.kept(PruningPolicy.uniform(middle, n))):
-                high = middle
-            else:
-                low = middle
-        self._proposal = Proposal(problem.project(PruningPolicy.uniform(low, n)))
-        self._done = False
+        self._proposals = [Proposal(uniform_policy(problem))]
         self._order = InOrder()
 
     def ask(self, n: int) -> list[Proposal]:
         """Return the one proposal, then none."""
-        return self._order.asked([] if self._done else [self._proposal])
+        self._order.may_ask(n)
+        return self._order.asked(self._proposals)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take the trial."""
+        """Take the trial; nothing is learned from it."""
         self._order.told(trials)
-        self._done = True
+        self._proposals = []
+
+
+def uniform_policy(problem: PruningProblem) -> PruningPolicy:
+    """Return the largest network with one ratio for all groups, up to rounding, that holds the budget."""
+    n = len(problem.groups)
+    low, high = 0.0, math.nextafter(1.0, 0.0)  # low breaks the budget, high holds it
+    while (middle := (low + high) / 2) not in (low, high):
+        if problem.fits(problem.kept(PruningPolicy.uniform(middle, n))):
+            high = middle
+        else:
+            low = middle
+    return problem.policy(_give_back(problem, problem.kept(PruningPolicy.uniform(high, n)), high))
+
+
+def _give_back(problem: PruningProblem, kept: Counts, ratio: float) -> Counts:
+    """Widen each group by at most one allowed width while the budget holds; those furthest below `ratio` first."""
+    lost = (1 - ratio) - kept / problem.costs.full()
+    for index in np.argsort(-lost, kind="stable").tolist():
+        wider = kept.copy()
+        width = problem.widths[index]
+        wider[index] = width[min(int(np.searchsorted(width, kept[index])) + 1, len(width) - 1)]
+        if problem.fits(wider):
+            kept = wider
+    return kept

@@ -1,0 +1,163 @@
+"""What every registered policy must do; see the contract of :class:`autoprune.search.searcher.Searcher`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from autoprune.errors import Cancelled, SearchError
+from autoprune.problem import PruningProblem
+from autoprune.pruning.policy import PruningPolicy
+from autoprune.search.driver import SearchResult, run_search
+from autoprune.search.journal import Journal
+from autoprune.search.policies import POLICIES, make_searcher
+from autoprune.search.searcher import Proposal, Trial
+from tests.search.small_problems import FormulaEvaluator, small_problem
+
+EVALUATIONS = 40
+
+#: Policies that do not promise the same result for every batch size.
+DEPENDS_ON_BATCH: frozenset[str] = frozenset()
+
+PROBLEMS = {
+    "macs": small_problem("macs=50%"),
+    "two limits": small_problem("macs=60%,params=40%"),
+    "multiples of 8": small_problem("macs=50%", round_to=8),
+    "nearly nothing allowed": small_problem("params=12%", round_to=4),
+}
+
+pytestmark = pytest.mark.parametrize("name", sorted(POLICIES))
+on_every_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+def search(
+    name: str,
+    problem: PruningProblem,
+    journal: Journal | None = None,
+    *,
+    batch: int = 1,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SearchResult:
+    """Run a search with a journal in memory unless one is given."""
+    searcher = make_searcher(name, problem, seed=3, evaluations=EVALUATIONS)
+    with Journal("sqlite://") as fresh:
+        return run_search(
+            problem,
+            FormulaEvaluator(problem, [1, 3, 9]),
+            searcher,
+            evaluations=EVALUATIONS,
+            journal=fresh if journal is None else journal,
+            batch=batch,
+            should_stop=should_stop,
+        )
+
+
+def tried(problem: PruningProblem, proposals: list[Proposal]) -> list[Trial]:
+    """Make the trials of proposals without a driver."""
+    evaluator = FormulaEvaluator(problem)
+    return [
+        Trial(i, p, p.policy, (), {}, evaluator.evaluate(problem.plan(p.policy))) for i, p in enumerate(proposals, 1)
+    ]
+
+
+@on_every_problem
+def test_the_budget_is_never_exceeded_except_by_probes(name: str, problem: PruningProblem) -> None:
+    result = search(name, problem)
+    assert 1 <= len(result.trials) <= EVALUATIONS
+    assert [trial.number for trial in result.trials] == list(range(1, len(result.trials) + 1))
+    for trial in result.trials:
+        assert trial.cost == problem.cost(trial.kept)
+        assert trial.policy == problem.policy(trial.kept)
+        assert all(count in width for count, width in zip(trial.kept, problem.widths, strict=True))
+        assert trial.probe or problem.fits(trial.kept)
+    assert not result.best.probe
+    assert result.best.objective == max(t.objective for t in result.trials if not t.probe)
+
+
+@on_every_problem
+def test_the_budget_is_used_up(name: str, problem: PruningProblem) -> None:
+    """The last candidates of every policy here are filled: no group can be widened."""
+    best = search(name, problem).best
+    for index, width in enumerate(problem.widths):
+        wider = [count for count in width.tolist() if count > best.kept[index]]
+        if wider and name != "uniform":  # uniform does not widen a group beyond the common ratio
+            assert not problem.fits([*best.kept[:index], wider[0], *best.kept[index + 1 :]])
+
+
+@on_every_problem
+def test_the_seed_determines_everything(name: str, problem: PruningProblem) -> None:
+    first, second = search(name, problem), search(name, problem)
+    assert first.trials == second.trials
+    assert first.best == second.best
+
+
+@pytest.mark.parametrize("batch", [2, 7, 1000])
+def test_the_batch_size_does_not_matter(name: str, batch: int) -> None:
+    if name in DEPENDS_ON_BATCH:
+        pytest.skip("does not promise it")
+    problem = PROBLEMS["macs"]
+    assert search(name, problem, batch=batch).trials == search(name, problem).trials
+
+
+def test_a_stopped_search_goes_on_as_if_never_stopped(name: str) -> None:
+    problem = PROBLEMS["macs"]
+    whole = search(name, problem)
+    for allowed in range(0, len(whole.trials), max(1, len(whole.trials) // 4)):
+        answers = iter([False] * allowed + [True])
+        with Journal("sqlite://") as journal:
+            with pytest.raises(Cancelled, match=f"after {allowed} of"):
+                search(name, problem, journal, should_stop=lambda answers=answers: next(answers))
+            resumed = search(name, problem, journal)
+        assert resumed.trials == whole.trials
+        assert resumed.best == whole.best
+        assert resumed.cached >= allowed
+
+
+def test_a_full_journal_changes_nothing(name: str) -> None:
+    problem = PROBLEMS["macs"]
+    with Journal("sqlite://") as journal:
+        for other in POLICIES:
+            search(other, problem, journal)
+        again = search(name, problem, journal)
+    assert again.evaluated == 0
+    assert again.trials == search(name, problem).trials
+
+
+def test_tell_out_of_turn_is_refused_and_changes_nothing(name: str) -> None:
+    problem = PROBLEMS["macs"]
+    searcher = make_searcher(name, problem, seed=3, evaluations=EVALUATIONS)
+    stranger = tried(problem, [Proposal(PruningPolicy.uniform(0.125, 3))])
+    with pytest.raises(SearchError, match="at least 1"):
+        searcher.ask(0)
+    with pytest.raises(SearchError, match="do not match"):
+        searcher.tell(stranger)
+    proposals = searcher.ask(2)
+    trials = tried(problem, proposals)
+    wrong = [[], trials[:-1], [*trials, *stranger], stranger * len(trials)]
+    if len(trials) > 1:
+        wrong.append(trials[::-1])
+    wrong.append([replace(t, proposal=replace(t.proposal, probe=not t.probe)) for t in trials])
+    for told in wrong:
+        with pytest.raises(SearchError, match="do not match"):
+            searcher.tell(told)
+    with pytest.raises(SearchError, match="not told"):
+        searcher.ask(1)
+    searcher.tell(trials)
+    with pytest.raises(SearchError, match="do not match"):
+        searcher.tell(trials)
+    fresh = make_searcher(name, problem, seed=3, evaluations=EVALUATIONS)
+    fresh.tell(tried(problem, fresh.ask(2)))
+    assert fresh.ask(5) == searcher.ask(5)
+
+
+def test_at_most_n_are_proposed_and_the_end_is_final(name: str) -> None:
+    problem = small_problem("macs=50%", round_to=8)  # few policies: every searcher comes to an end
+    searcher = make_searcher(name, problem, seed=3, evaluations=EVALUATIONS)
+    for _ in range(1000):
+        proposals = searcher.ask(3)
+        assert len(proposals) <= 3
+        if not proposals:
+            break
+        searcher.tell(tried(problem, proposals))
+    assert searcher.ask(3) == []
+    assert searcher.name == name

@@ -1,0 +1,40 @@
+"""kill -9 in mid-search, then the same command again: the trials of the uninterrupted run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from autoprune.search.journal import Journal
+from tests.search.killed_search import EVALUATIONS, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(journal: Path, policy: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.search.killed_search", str(journal), policy]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_killed_searches_end_as_if_never_killed(tmp_path: Path) -> None:
+    """Two searches in processes of their own share the journal."""
+    path = tmp_path / "journal.sqlite"
+    with Journal.open(path) as journal, start(path, "random") as first, start(path, "sensitivity") as second:
+        deadline = time.monotonic() + 120
+        while len(journal) < 12:  # read while the others write
+            assert first.poll() is second.poll() is None, "a search ended before it could be killed"
+            assert time.monotonic() < deadline, "the searches do not record anything"
+            time.sleep(0.01)
+        for process in (first, second):
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        survived = len(journal)
+    cached = 0
+    for policy in ("random", "sensitivity"):
+        resumed, whole = run(path, policy), run(tmp_path / "uninterrupted.sqlite", policy)
+        assert (resumed.trials, resumed.best) == (whole.trials, whole.best)
+        cached += resumed.cached
+    assert cached >= survived >= 12
+    assert survived < 2 * EVALUATIONS - 3
