@@ -20,6 +20,10 @@ Array = NDArray[Any]
 MAX_ACTIVATION_VALUES = 2**27
 
 
+#: What numpy, PyTorch and ONNX raise when the values of a file make no sense to them.
+NONSENSE = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RuntimeError, MemoryError)
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A tensor that does not depend on the image, at each of the two batch sizes the import looks at.
@@ -149,11 +153,11 @@ class Call:
         """Add `layer`, applied to `inputs`, and work out its shapes without computing."""
         try:
             first, second = (_output_shape(layer, [value.shapes[i] for value in inputs]) for i in (0, 1))
-        except (RuntimeError, ValueError, IndexError) as error:
+        except NONSENSE as error:
             shapes = ", ".join(str(value.shapes[0]) for value in inputs)
             raise ModelError(
                 f"node {self.node.name!r} ({self.node.op_type}) does not fit its inputs of shapes {shapes}: "
-                f"{str(error).splitlines()[0]}"
+                f"{first_line(error)}"
             ) from error
         if int(np.prod(first, dtype=object)) // self.batch.sizes[0] > MAX_ACTIVATION_VALUES:
             raise ModelError(
@@ -173,6 +177,11 @@ class Call:
         if not -value.rank <= axis < value.rank:
             raise self.unsupported(f"axis {axis} is not in a tensor of {value.rank} dimensions")
         return axis % value.rank
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
 
 
 Converter = Callable[[Call], Value | Sequence[Value]]

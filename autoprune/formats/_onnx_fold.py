@@ -8,7 +8,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from autoprune.errors import ModelError, UnsupportedOperatorError
-from autoprune.formats._onnx_call import Array
+from autoprune.formats._onnx_call import NONSENSE, Array, first_line
 
 _FOLDABLE = (
     "Abs Add And Cast CastLike Ceil Clip Concat Constant ConstantOfShape Cos Div Equal Erf Exp Expand Flatten Floor "
@@ -60,9 +60,8 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int, room:
         feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, feeds)
-    except (ValueError, TypeError, IndexError, KeyError, RuntimeError, AttributeError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{where}: the constant it computes is not defined: {reason}") from error
+    except (*NONSENSE, AttributeError) as error:
+        raise ModelError(f"{where}: the constant it computes is not defined: {first_line(error)}") from error
     return tuple(np.asarray(result) for result in results)
 
 
@@ -83,12 +82,12 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> int:
         return math.ceil(abs((limit - start) / step)) if step else 0
     if op_type == "Gather":
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        return int(given[1].size * given[0].size) // max(given[0].shape[axis], 1)
+        return int(given[1].size * given[0].size // max(given[0].shape[axis], 1))
     if op_type == "MatMul":
-        return int(given[0].size * given[1].size) // max(given[0].shape[-1] if given[0].ndim else 1, 1)
+        return int(given[0].size * given[1].size // max(given[0].shape[-1] if given[0].ndim else 1, 1))
     if op_type == "Pad":
         rank = max(given[0].ndim, 1)
-        return math.prod(size + int(np.abs(given[1]).sum()) for size in given[0].shape) * rank
+        return _size(size + int(np.abs(given[1]).sum()) for size in given[0].shape) * rank
     return sum(value.size for value in given)
 
 

@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from autoprune.errors import ModelError, UnsupportedOperatorError
+from autoprune.formats._onnx_bytes import nodes, parse
+from autoprune.formats._onnx_call import first_line
 from autoprune.formats.onnx_operators import OPERATORS, SUPPORTED
 from autoprune.network.network import Shape
 
@@ -67,7 +69,7 @@ def read_onnx(path: str | Path, *, input_shape: Shape | None = None) -> onnx.Mod
         UnsupportedOperatorError: It contains control flow, recurrent or other operators that are not supported.
 
     """
-    model = _parse(Path(path))
+    model = parse(Path(path), MAX_FILE_BYTES)
     _check_opset(model)
     for where, tensor in _tensors(model):
         _check_stored_inside(where, tensor)
@@ -136,39 +138,11 @@ def image_input(model: onnx.ModelProto, input_shape: Shape | None = None) -> Ima
     return ImageInput(value.name, sizes, dims[0])
 
 
-def _parse(path: Path) -> onnx.ModelProto:
-    """Read the file and decode it."""
-    if not path.is_file():
-        raise ModelError(f"model file {str(path)!r} does not exist or is not a file; expected an ONNX file")
-    size = path.stat().st_size
-    if size == 0:
-        raise ModelError(f"model file {str(path)!r} is empty; expected an ONNX file")
-    if size > MAX_FILE_BYTES:
-        raise ModelError(f"model file {str(path)!r} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise ModelError(f"model file {str(path)!r} is cut off, corrupt or not ONNX: export it again") from error
-    except OSError as error:
-        raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror}") from error
-    if not model.ir_version or not model.graph.node:
-        raise ModelError(f"model file {str(path)!r} is not an ONNX network: it has no nodes; export it again")
-    return model
-
-
 def _check_opset(model: onnx.ModelProto) -> None:
     """Refuse operator sets whose operators mean other things."""
     version = default_opset(model)
     if not MIN_OPSET <= version <= MAX_OPSET:
         raise ModelError(f"the file uses opset {version}; expected {MIN_OPSET} to {MAX_OPSET}: {_ADVICE}")
-
-
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of the graph and of all functions."""
-    yield from model.graph.node
-    for function in model.functions:
-        yield from function.node
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
@@ -178,7 +152,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
         raise ModelError(f"tensor {name!r} is sparse, which is not supported; re-export with dense weights")
-    for node in _nodes(model):
+    for node in nodes(model):
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 yield f"tensor {(attribute.t.name or attribute.name)!r} of node {node.name!r}", attribute.t
@@ -223,9 +197,9 @@ def _expanded_nodes(model: onnx.ModelProto) -> int:
     functions = {(function.domain, function.name): function for function in model.functions}
     sizes: dict[tuple[str, str], int] = {}
 
-    def size(nodes: list[onnx.NodeProto], path: tuple[tuple[str, str], ...]) -> int:
+    def size(calls: list[onnx.NodeProto], path: tuple[tuple[str, str], ...]) -> int:
         total = 0
-        for node in nodes:
+        for node in calls:
             key = (node.domain, node.op_type)
             if key in path:
                 raise ModelError(f"function {key[1]!r} calls itself, which is not supported; export the network again")
@@ -249,7 +223,7 @@ def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         expanded = onnx.inliner.inline_local_functions(model)
     except (RuntimeError, ValueError, DecodeError) as error:
-        raise ModelError(f"the file's functions cannot be expanded: {_first_line(error)}; {_ADVICE}") from error
+        raise ModelError(f"the file's functions cannot be expanded: {first_line(error)}; {_ADVICE}") from error
     assert isinstance(expanded, onnx.ModelProto)
     return expanded
 
@@ -281,9 +255,4 @@ def _check_structure(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"the file is not valid ONNX: {_first_line(error)}; export the network again") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
+        raise ModelError(f"the file is not valid ONNX: {first_line(error)}; export the network again") from error

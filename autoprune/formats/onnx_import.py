@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 
 from autoprune.errors import ModelError
-from autoprune.formats._onnx_call import Active, Batch, Call, Known, Value
+from autoprune.formats._onnx_call import NONSENSE, Active, Batch, Call, Known, Value, first_line
 from autoprune.formats._onnx_fold import FOLDABLE, MAX_FOLDED_VALUES, fold
 from autoprune.formats._onnx_patterns import fuse
 from autoprune.formats.onnx_file import default_opset, image_input, read_onnx, unsupported_operator
@@ -126,9 +126,9 @@ def _converted(call: Call) -> Value | Sequence[Value]:
     """Apply the converter of a node; whatever makes no sense in it is the file's fault."""
     try:
         return OPERATORS[call.node.op_type](call)
-    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RuntimeError) as error:
+    except NONSENSE as error:
         raise ModelError(
-            f"node {call.node.name!r} ({call.node.op_type}) makes no sense: {str(error).splitlines()[0]}; "
+            f"node {call.node.name!r} ({call.node.op_type}) makes no sense: {first_line(error)}; "
             "export the network again"
         ) from error
 
@@ -148,8 +148,8 @@ def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto
 
 def _attributes(node: onnx.NodeProto) -> Mapping[str, object]:
     """Return the attributes of a node, text decoded."""
-    pairs = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in pairs.items()}
+    pairs = [(item.name, onnx.helper.get_attribute_value(item)) for item in node.attribute]
+    return {name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in pairs}
 
 
 _PARAMETER = re.compile(r"^(\w+(?:\.\w+)*)\.(?:weight|bias|running_mean|running_var|scale)$")
@@ -189,7 +189,7 @@ def _check_independence(network: Network) -> None:
         try:
             together = network.module(images)
         except RuntimeError as error:
-            raise ModelError(f"the network does not run on two images: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"the network does not run on two images: {first_line(error)}") from error
         alone = torch.cat([network.module(images[:1]), network.module(images[1:])])
     if bool(torch.isnan(alone).any()):
         raise ModelError("the network computes NaN from random images; its weights are unsound: export a trained one")
