@@ -116,6 +116,8 @@ Distillation = Annotated[
     float, typer.Option(help="Weight of the unpruned network's answers, 0 to 1.", rich_help_panel=_TUNING)
 ]
 Temperature = Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=_TUNING)]
+Augment = Annotated[bool, typer.Option(help="Random crops of images of at least 16 pixels.", rich_help_panel=_TUNING)]
+Flip = Annotated[bool, typer.Option(help="Mirror at random; not where left and right matter.", rich_help_panel=_TUNING)]
 
 Output = Annotated[
     Path | None,
@@ -142,7 +144,7 @@ OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for t
 #: Options that become fields of FinetuneOptions.
 FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
-    "temperature",
+    "temperature", "augment", "flip",
 )  # fmt: skip
 _NOT_IN_SPEC = ("weights", "output", "as_json")
 

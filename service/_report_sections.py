@@ -180,13 +180,15 @@ pruned = load_pruned(network, Plan.load(Path({plan!r})), Path({weights!r}))  # a
 
 
 def latency_ms(outcome: PolicyOutcome) -> tuple[float, float] | None:
-    """Return (unpruned, pruned) median latency in ms from the certificate, or None if it was not measured."""
+    """Return (unpruned, pruned) latency in ms from the certificate, or None if it was not measured.
+
+    The 10th percentile: what the machine does when nothing else runs; medians of a busy machine cannot be compared.
+    """
     latency = outcome.certificate.get("latency")
     if not isinstance(latency, Mapping):
         return None
     sides = [latency.get(name) for name in ("unpruned", "pruned")]
-    medians = [side.get("median_ms") if isinstance(side, Mapping) else None for side in sides]
-    before, after = medians
+    before, after = (side.get("p10_ms") if isinstance(side, Mapping) else None for side in sides)
     if isinstance(before, int | float) and isinstance(after, int | float) and after > 0:
         return float(before), float(after)
     return None
@@ -202,8 +204,9 @@ def _latency(latency: object) -> str:
     rows = [[escape(key.replace("_", " ")), *(fact(side.get(key)) for side in sides.values())] for key in columns]
     note = (
         "Both files measured in turn in onnxruntime on the machine that ran the job. It holds for that machine, "
-        "its load and these settings only: measure on your own device. Fewer MACs need not be faster, and below about "
-        "a millisecond the fixed cost of a call outweighs the layers."
+        "its load and these settings only: measure on your own device. The ratio is that of the 10th percentiles, "
+        "which other work on the machine hardly disturbs. Fewer MACs need not be faster, and below about a millisecond "
+        "the fixed cost of a call outweighs the layers."
     )
     return table(["", *(escape(name) for name in sides)], rows, note) + f"<dl>{facts(shared)}</dl>"
 

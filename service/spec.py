@@ -50,6 +50,8 @@ class FinetuneOptions(BaseModel):
         description="Weight of the unpruned network's outputs against the labels; 1 without labels.",
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Temperature of the distillation.")
+    augment: bool = Field(default=True, description="Random crops of images of at least 16 pixels.")
+    flip: bool = Field(default=True, description="Random mirroring as well; turn off where left and right matter.")
 
 
 class JobSpec(BaseModel):

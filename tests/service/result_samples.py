@@ -48,8 +48,8 @@ def outcome(policy: str, top1: float, trials: int, seed: int) -> PolicyOutcome:
         "parity_images": 64,
         "masked_error": 2.2e-15,
         "latency": {
-            "pruned": {"median_ms": 0.061, "p95_ms": 0.082, "runs": 200},
-            "unpruned": {"median_ms": 0.094, "p95_ms": 0.13, "runs": 200},
+            "pruned": {"median_ms": 0.069, "p10_ms": 0.061, "p90_ms": 0.082, "repeats": 200},
+            "unpruned": {"median_ms": 0.11, "p10_ms": 0.094, "p90_ms": 0.13, "repeats": 200},
             "speedup": 1.54,
         },
         "splits": {"fit": "01" * 32, "search": "23" * 32, "report": "45" * 32},
