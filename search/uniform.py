@@ -49,7 +49,7 @@ def uniform_policy(problem: PruningProblem) -> PruningPolicy:
 
 
 def _give_back(problem: PruningProblem, kept: Counts, ratio: float) -> Counts:
-    """Widen each group by at most one allowed width while the budget holds; those furthest below `ratio` first."""
+    """Widen groups by one allowed width each while the budget holds, those pruned furthest beyond `ratio` first."""
     lost = (1 - ratio) - kept / problem.costs.full()
     for index in np.argsort(-lost, kind="stable").tolist():
         wider = kept.copy()

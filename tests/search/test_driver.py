@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_what_no_search_can_run_with_is_refused() -> None:
         make_searcher("random", PROBLEM, seed=-1, evaluations=9)
 
 
-def test_journal_answers_stand_even_where_evaluation_is_not_repeatable() -> None:
+def test_journal_answers_stand_even_where_evaluation_is_not_repeatable(tmp_path: Path) -> None:
     """Two processes on different machines may round differently: the first answer is everybody's."""
 
     class Drifting(FormulaEvaluator):
@@ -122,13 +123,9 @@ def test_journal_answers_stand_even_where_evaluation_is_not_repeatable() -> None
                 other.put(self.settings_key, plan, Scores(0.25, None, 1.0, None, None, 10))
             return scores
 
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "journal.sqlite"
-        with Journal.open(path) as journal:
-            result = run_search(PROBLEM, Drifting(PROBLEM), Scripted(proposals(0.5)), evaluations=1, journal=journal)
+    path = tmp_path / "journal.sqlite"
+    with Journal.open(path) as journal:
+        result = run_search(PROBLEM, Drifting(PROBLEM), Scripted(proposals(0.5)), evaluations=1, journal=journal)
     assert result.best.objective == 0.25
 
 

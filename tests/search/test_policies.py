@@ -11,7 +11,7 @@ from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
-from autoprune.search.sensitivity import drop_curve, plan_scan
+from autoprune.search.sensitivity import drop_curve, plan_scan, smallest_allowed_drop
 from autoprune.search.uniform import uniform_policy
 from tests.search.small_problems import FormulaEvaluator, small_problem
 
@@ -116,8 +116,6 @@ def test_drop_curves_are_interpolated_and_never_fall() -> None:
 
 def test_sensitivity_takes_the_smallest_threshold_that_fits() -> None:
     """Recompute the policy naively, over all thresholds, for random curves."""
-    from autoprune.search.sensitivity import smallest_allowed_drop
-
     rng = np.random.default_rng(0)
     problem = small_problem()
     for _ in range(10):
