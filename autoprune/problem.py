@@ -147,7 +147,7 @@ class PruningProblem:
         return kept
 
 
-def pruning_problem(  # noqa: PLR0913 - one keyword per choice the user has
+def pruning_problem(
     network: Network,
     budget: Budget,
     *,

@@ -57,7 +57,7 @@ class Latency:
         return asdict(self)
 
 
-def measure_onnx(  # noqa: PLR0913 - the conditions of the measurement
+def measure_onnx(
     path: Path,
     *,
     input_shape: Sequence[int],
@@ -80,7 +80,7 @@ def measure_onnx(  # noqa: PLR0913 - the conditions of the measurement
     return latency
 
 
-def measure_side_by_side(  # noqa: PLR0913 - the conditions of the measurement
+def measure_side_by_side(
     paths: Sequence[Path],
     *,
     input_shape: Sequence[int],

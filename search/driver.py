@@ -37,7 +37,7 @@ class SearchResult:
         return len(self.trials) - self.evaluated
 
 
-def run_search(  # noqa: PLR0913 - one keyword per thing the caller owns
+def run_search(
     problem: PruningProblem,
     evaluator: PlanEvaluator,
     searcher: Searcher,

@@ -120,7 +120,7 @@ def progress_figure(result: JobResult) -> Figure:
     )
 
 
-def _trial_trace(  # noqa: PLR0913 - one trace is described in one place
+def _trial_trace(
     outcome: PolicyOutcome, trials: list[TrialView], quantity: str, full: int, index: int, *, probe: bool
 ) -> Mapping[str, object]:
     """Points of one policy's candidates, or of its probes."""

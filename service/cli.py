@@ -66,7 +66,7 @@ def _root(
 
 
 @app.command()
-def inspect(  # noqa: PLR0913 - one parameter per option
+def inspect(
     ctx: typer.Context,
     model: opt.Model,
     weights: opt.Weights = None,
@@ -86,7 +86,7 @@ def inspect(  # noqa: PLR0913 - one parameter per option
 
 
 @app.command()
-def search(  # noqa: PLR0913 - one parameter per option
+def search(
     ctx: typer.Context,
     model: opt.Model,
     dataset: opt.Data,
@@ -134,7 +134,7 @@ def search(  # noqa: PLR0913 - one parameter per option
 
 
 @app.command()
-def finetune(  # noqa: PLR0913 - one parameter per option
+def finetune(
     ctx: typer.Context,
     model: opt.Model,
     plan: opt.Plan,
@@ -176,7 +176,7 @@ def finetune(  # noqa: PLR0913 - one parameter per option
 
 
 @app.command()
-def export(  # noqa: PLR0913 - one parameter per option
+def export(
     ctx: typer.Context,
     model: opt.Model,
     plan: opt.Plan,

@@ -52,9 +52,7 @@ def train_demo_network(
     return network, trained, accuracy
 
 
-def _unit(  # noqa: PLR0913 - what a convolution is
-    b: NetworkBuilder, source: fx.Node, into: int, out: int, name: str, *, activation: bool = True
-) -> fx.Node:
+def _unit(b: NetworkBuilder, source: fx.Node, into: int, out: int, name: str, *, activation: bool = True) -> fx.Node:
     """Add convolution, batch norm and ReLU."""
     conv = b.add(nn.Conv2d(into, out, 3, padding=1, bias=False), source, name=f"{name}.conv")
     norm = b.add(nn.BatchNorm2d(out), conv, name=f"{name}.bn")

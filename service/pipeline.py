@@ -93,7 +93,7 @@ def run_job(
     return result
 
 
-def _finalist(  # noqa: PLR0913 - the state of one job, used here alone
+def _finalist(
     name: str,
     spec: JobSpec,
     inputs: Inputs,
@@ -139,7 +139,7 @@ def _measure(files: list[Path], inputs: Inputs, progress: Report) -> list[Latenc
     return measure_side_by_side(files, input_shape=inputs.problem.network.input_shape)
 
 
-def _outcome(  # noqa: PLR0913 - the state of one job, used here alone
+def _outcome(
     finalist: _Finalist,
     spec: JobSpec,
     inputs: Inputs,

@@ -52,7 +52,7 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-def problem_response(  # noqa: PLR0913 - the members of the document
+def problem_response(
     status: int,
     detail: str,
     *,

@@ -33,7 +33,7 @@ class Recovered:
         return self.finetuned or self.before
 
 
-def recover(  # noqa: PLR0913 - the state of one job, used here alone
+def recover(
     problem: PruningProblem,
     plan: Plan,
     splits: Splits,

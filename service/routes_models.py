@@ -23,7 +23,7 @@ _MAX_SIDE = 4096
     responses={200: {"model": ModelView, "description": "Known already"}, **documented(413, 422)},
     dependencies=[Depends(only_fields("file", "architecture", "num_classes", "input_shape"))],
 )
-def post_model(  # noqa: PLR0913 - the fields of the form
+def post_model(
     service: TheService,
     response: Response,
     file: Annotated[UploadFile, "ONNX, or safetensors for a named architecture"],

@@ -26,7 +26,7 @@ DATASET_SUFFIXES = (".zip", ".npz")
 _SHOWN_CLASSES = 1000
 
 
-def add_model(  # noqa: PLR0913 - what a model upload consists of
+def add_model(
     settings: Settings,
     records: Records,
     store: FileStore,

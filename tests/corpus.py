@@ -3,8 +3,6 @@
 Weights are seeded; batch normalization has random statistics, so that dropping or misplacing one shows.
 """
 
-# ruff: noqa: PLR0913 - layers have the arguments that such layers have
-
 import contextlib
 import hashlib
 import io

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
-from autoprune.groups.channel_ids import Channels
+from autoprune.groups.channels import Channels
 from autoprune.network.layers import Constant
 from autoprune.network.network import Network
 
@@ -151,7 +151,7 @@ def _rows(network: Network, all_groups: ChannelGroups) -> list[_Row | None]:
     return rows
 
 
-def _convolution_row(  # noqa: PLR0913 - one row is made in one place
+def _convolution_row(
     name: str,
     layer: nn.Conv2d | nn.ConvTranspose2d,
     source_shape: tuple[int, ...],

@@ -77,7 +77,7 @@ class Splits:
         return SearchSplits(self.fit, self.search)
 
 
-def make_splits(  # noqa: PLR0913 - one size per split is the clearest way to ask for three sizes
+def make_splits(
     dataset: ImageDataset,
     *,
     report_dataset: ImageDataset | None = None,

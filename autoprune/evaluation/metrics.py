@@ -102,7 +102,7 @@ def predict(
     return logits
 
 
-def score(  # noqa: PLR0913 - the images and how to run the network on them
+def score(
     module: nn.Module,
     inputs: Tensor,
     labels: Tensor | None,

@@ -23,7 +23,7 @@ OPSETS = range(13, 21)
 MAX_BYTES = 2**31 - 1
 
 
-def export_onnx(  # noqa: PLR0913 - one keyword per choice
+def export_onnx(
     module: fx.GraphModule,
     path: Path,
     *,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from autoprune.groups.channel_ids import LayerChannels, Units, propagate
+from autoprune.groups.channel_ids import Units, propagate
+from autoprune.groups.channels import LayerChannels
 from autoprune.network.layers import PRODUCERS, Constant
 from autoprune.network.network import Network
 

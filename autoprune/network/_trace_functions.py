@@ -136,7 +136,7 @@ def _amax(call: Call, x: Value, dim: object = None, keepdim: bool = False) -> Va
     return call.reshape(call.emit(nn.AdaptiveMaxPool2d(1), x, like=Value((*x.shape[:2], 1, 1), x.batch_dim)))
 
 
-def _max_pool(  # noqa: PLR0913 - PyTorch's signature
+def _max_pool(
     call: Call,
     x: Value,
     kernel_size: object,
@@ -155,7 +155,7 @@ def _max_pool(  # noqa: PLR0913 - PyTorch's signature
     return call.emit(nn.MaxPool2d(kernel, step, pads, dilations, ceil_mode=ceil_mode), x)
 
 
-def _avg_pool(  # noqa: PLR0913 - PyTorch's signature
+def _avg_pool(
     call: Call,
     x: Value,
     kernel_size: object,
@@ -183,7 +183,7 @@ def _adaptive(kind: type[nn.AdaptiveAvgPool2d] | type[nn.AdaptiveMaxPool2d]) -> 
     return convert
 
 
-def upsample(  # noqa: PLR0913 - PyTorch's signature
+def upsample(
     call: Call,
     x: Value,
     size: object = None,

@@ -42,7 +42,7 @@ def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Va
     return call.emit(layer, x)
 
 
-def _conv2d(  # noqa: PLR0913 - PyTorch's signature
+def _conv2d(
     call: Call,
     x: Value,
     weight: Value,
@@ -72,7 +72,7 @@ def _conv2d(  # noqa: PLR0913 - PyTorch's signature
     return call.emit(layer, x)
 
 
-def _layer_norm(  # noqa: PLR0913 - PyTorch's signature
+def _layer_norm(
     call: Call,
     x: Value,
     normalized_shape: Sequence[object],
@@ -89,7 +89,7 @@ def _layer_norm(  # noqa: PLR0913 - PyTorch's signature
     return call.emit(layer, x)
 
 
-def _group_norm(  # noqa: PLR0913 - PyTorch's signature
+def _group_norm(
     call: Call,
     x: Value,
     num_groups: object,
@@ -106,7 +106,7 @@ def _group_norm(  # noqa: PLR0913 - PyTorch's signature
     return call.emit(layer, x)
 
 
-def _attention(  # noqa: PLR0913 - PyTorch's signature
+def _attention(
     call: Call,
     query: Value,
     key: Value,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from autoprune.groups.channel_group import ChannelGroups, is_depthwise
-from autoprune.groups.channel_ids import Channels, LayerChannels
+from autoprune.groups.channels import Channels, LayerChannels
 from autoprune.network.layers import Constant, Pad, Reshape, Slice
 from autoprune.network.network import Network, own_copy, shallow_copy
 from autoprune.pruning.plan import Plan

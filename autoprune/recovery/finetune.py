@@ -54,7 +54,7 @@ class FinetuneResult(NamedTuple, Generic[Net]):
     history: tuple[Epoch, ...]
 
 
-def finetune(  # noqa: PLR0913 - what to train, on what, how, and where
+def finetune(
     module: Net,
     inputs: Tensor,
     labels: Tensor | None,
