@@ -15,14 +15,16 @@ from autoprune.datasets.dataset import (
     parse_normalization,
 )
 from autoprune.datasets.load import load_dataset
-from autoprune.datasets.splits import Splits, make_splits, overlap
+from autoprune.datasets.splits import SearchSplits, Splits, make_splits, overlap
 from autoprune.errors import ModelError
+from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import score
-from autoprune.evaluation.precision import choose_precision
+from autoprune.evaluation.precision import choose_precision, same_ranking
 from autoprune.formats.load import load_network
 from autoprune.network.batchnorm import measure_batchnorm
 from autoprune.network.network import Network
 from autoprune.problem import PruningProblem, pruning_problem
+from autoprune.search.random_search import RandomSearch
 from autoprune.service.spec import JobSpec, Progress
 
 #: Search images when the user leaves the number open: more cost time, fewer make the scores noisy.
@@ -84,7 +86,23 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         include_residual=spec.include_residual,
         model_sha256=fingerprint,
     )
-    return Inputs(problem, splits, choose_precision(spec.precision), tuple(_warnings(network, dataset, splits)))
+    warnings = _warnings(network, dataset, splits)
+    precision = choose_precision(spec.precision)
+    if spec.precision == "auto" and precision == "bf16" and not ranks_alike(problem, splits.for_search()):
+        warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
+        precision = "fp32"
+    return Inputs(problem, splits, precision, tuple(warnings))
+
+
+def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4) -> bool:
+    """Tell whether bf16 orders a few random candidates as float32 does; the same answer whenever asked."""
+    searcher = RandomSearch(problem, seed=0)
+    plans = [problem.plan(proposal.policy) for proposal in searcher.ask(samples)]
+    scores = [
+        [evaluator.evaluate(plan).objective for plan in plans]
+        for evaluator in (Evaluator(problem, splits, precision=precision) for precision in ("fp32", "bf16"))
+    ]
+    return same_ranking(*scores)
 
 
 def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:

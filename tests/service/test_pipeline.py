@@ -21,6 +21,7 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
 from autoprune.search.journal import Journal
 from autoprune.service.demo_network import train_demo_network
+from autoprune.service.inputs import load_inputs, ranks_alike
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
 from autoprune.service.spec import JobSpec, Progress, read_spec
@@ -154,6 +155,12 @@ def test_unlabelled_images_are_scored_against_the_unpruned_network(model: Path, 
     assert outcome.report.agreement is not None
     assert outcome.report.kl is not None
     assert any("agreement" in warning for warning in result.warnings)
+
+
+def test_bf16_is_held_against_float32_the_same_way_every_time(model: Path) -> None:
+    inputs = load_inputs(_spec(model, search_images=60), lambda _: None)
+    verdicts = {ranks_alike(inputs.problem, inputs.splits.for_search()) for _ in range(2)}
+    assert len(verdicts) == 1
 
 
 def _assert_same(a: JobResult, b: JobResult) -> None:
