@@ -1,7 +1,7 @@
 """The command ``finetune``: train a pruned network further and export it again."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,26 +11,21 @@ from rich.table import Table
 from torch import fx
 
 from autoprune.artifact import load_pruned
-from autoprune.errors import Cancelled
-from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES
-from autoprune.evaluation.recalibration import recalibrate
+from autoprune.datasets.splits import Split
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
-from autoprune.pruning.surgery import prune
-from autoprune.recovery.finetune import finetune
-from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service import comparison
 from autoprune.service._cli_console import ProgressBars, stderr, stdout, stop_on_interrupt
 from autoprune.service._cli_export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.inputs import Inputs, load_inputs
-from autoprune.service.recovery import score_on
+from autoprune.service.outcome import view
+from autoprune.service.pipeline import PARITY_IMAGES
+from autoprune.service.recovery import finetuned, pruned, scorer
 from autoprune.service.result import ScoresView
-from autoprune.service.spec import JobSpec, Progress, read_spec
-
-PARITY_IMAGES = 64
+from autoprune.service.spec import read_spec
 
 #: Bounds of a problem that any plan fits into.
 _ANY_PLAN = {"include_residual": True, "max_ratio": 0.999999}
@@ -66,8 +61,9 @@ def run_finetune(params: Mapping[str, object]) -> None:
     console = stderr()
     with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
         inputs = load_inputs(spec, bars)
-        before = given if weights is not None else _cut(inputs, plan)
-        after = _train(spec, inputs, before, bars, should_stop)
+        before = given if weights is not None else pruned(inputs.problem, plan, inputs.splits)
+        teacher = inputs.problem.network.module
+        after = finetuned(before, teacher, inputs.splits, spec, policy=None, report=bars, should_stop=should_stop)
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
     save_weights(after, folder / "weights.safetensors")
@@ -81,42 +77,15 @@ def run_finetune(params: Mapping[str, object]) -> None:
         _show(stdout(), retrained)
 
 
-def _cut(inputs: Inputs, plan: Plan) -> fx.GraphModule:
-    """Cut the original by the plan and measure batch norm anew, as a search does."""
-    problem = inputs.problem
-    module = prune(problem.network, problem.all_groups, plan)
-    recalibrate(module, inputs.splits.fit.inputs[:RECALIBRATION_IMAGES])
-    return module
-
-
-def _train(
-    spec: JobSpec, inputs: Inputs, before: fx.GraphModule, bars: ProgressBars, should_stop: Callable[[], bool]
-) -> fx.GraphModule:
-    """Train a copy of the pruned network on the fit split."""
-
-    def stepped(done: int, total: int, text: str) -> None:
-        if should_stop():
-            raise Cancelled("nothing was written; training starts over next time")
-        bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
-
-    fit, teacher = inputs.splits.fit, inputs.problem.network.module
-    return finetune(before, fit.inputs, fit.labels, settings_of(spec), teacher=teacher, progress=stepped).module
-
-
-def settings_of(spec: JobSpec) -> FinetuneSettings:
-    """Return the fine-tuning that a job asks for."""
-    return FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
-
-
 def _score(inputs: Inputs, before: fx.GraphModule, after: fx.GraphModule, exported: Exported) -> Retrained:
     """Score all three networks; the report split is opened here, after everything is decided."""
     networks = {"unpruned": inputs.problem.network.module, "pruned": before, "fine-tuned": after}
 
-    def on(split: str) -> dict[str, ScoresView]:
-        images = getattr(inputs.splits, split)
-        return {name: ScoresView(**score_on(images, module, inputs).to_dict()) for name, module in networks.items()}
+    def on(split: Split) -> dict[str, ScoresView]:
+        score = scorer(split, inputs.problem.network.module)
+        return {name: view(score(module)) for name, module in networks.items()}
 
-    return Retrained(on("search"), on("report"), exported)
+    return Retrained(on(inputs.splits.search), on(inputs.splits.report), exported)
 
 
 def _to_dict(retrained: Retrained) -> dict[str, object]:

@@ -1,84 +1,62 @@
-"""What happens to a policy's winner: prune, recalibrate, fine-tune."""
+"""What happens to a policy's winner: prune, recalibrate, fine-tune; and how networks are scored on a split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import fx
 
 from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled
 from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES
-from autoprune.evaluation.metrics import Scores, predict, score
+from autoprune.evaluation.metrics import Scores, predict, score_logits
 from autoprune.evaluation.recalibration import recalibrate
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
-from autoprune.service.inputs import Inputs
 from autoprune.service.spec import JobSpec, Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """The pruned network before and after fine-tuning (None without it), and its scores on the search split."""
-
-    before: fx.GraphModule
-    finetuned: fx.GraphModule | None
-    search_finetuned: Scores | None
-
-    @property
-    def final(self) -> fx.GraphModule:
-        """The network that is exported."""
-        return self.finetuned or self.before
+def pruned(problem: PruningProblem, plan: Plan, splits: Splits) -> fx.GraphModule:
+    """Return the network that `plan` leaves, with batch norm recalibrated as in every evaluation."""
+    module = prune(problem.network, problem.all_groups, plan)
+    recalibrate(module, splits.fit.inputs[:RECALIBRATION_IMAGES])
+    return module
 
 
-def recover(
-    problem: PruningProblem,
-    plan: Plan,
+def finetuned(
+    module: fx.GraphModule,
+    teacher: fx.GraphModule,
     splits: Splits,
     spec: JobSpec,
-    policy: str,
+    *,
+    policy: str | None,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
-) -> Recovered:
-    """Prune by `plan`, recalibrate batch norm, and fine-tune on the fit split with the unpruned network as teacher.
+) -> fx.GraphModule:
+    """Return a copy of `module`, trained on the fit split with the unpruned network as `teacher`.
 
     Raises:
         NumericalError: Training diverged.
         Cancelled: `should_stop` said so.
 
     """
-    before = prune(problem.network, problem.all_groups, plan)
-    recalibrate(before, splits.fit.inputs[:RECALIBRATION_IMAGES])
-    if spec.finetune_epochs == 0:
-        return Recovered(before, None, None)
 
     def stepped(done: int, total: int, text: str) -> None:
         if should_stop():
-            raise Cancelled("the job was cancelled while fine-tuning")
+            raise Cancelled("stopped while fine-tuning; evaluations are kept, training starts over next time")
         report(Progress(stage="finetune", done=done, total=total, message=text, policy=policy))
 
-    teacher = problem.network.module
-    trained, _ = finetune(
-        before,
-        splits.fit.inputs,
-        splits.fit.labels,
-        finetune_settings(spec),
-        teacher=teacher,
-        progress=stepped,
-    )
-    search = splits.search
-    reference = predict(teacher, search.inputs)
-    return Recovered(before, trained, score(trained, search.inputs, search.labels, reference_logits=reference))
+    settings = FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
+    return finetune(module, splits.fit.inputs, splits.fit.labels, settings, teacher=teacher, progress=stepped).module
 
 
-def finetune_settings(spec: JobSpec) -> FinetuneSettings:
-    """Translate the job's options."""
-    return FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
+def scorer(split: Split, unpruned: fx.GraphModule) -> Callable[[fx.GraphModule], Scores]:
+    """Return a function that scores networks on `split`, agreement with the unpruned one included."""
+    reference = predict(unpruned, split.inputs)
 
+    def score(module: fx.GraphModule) -> Scores:
+        logits = reference if module is unpruned else predict(module, split.inputs)
+        return score_logits(logits, split.labels, reference_logits=reference)
 
-def score_on(split: Split, module: fx.GraphModule, inputs: Inputs) -> Scores:
-    """Score a network on any split, agreement with the unpruned network included."""
-    reference = predict(inputs.problem.network.module, split.inputs)
-    return score(module, split.inputs, split.labels, reference_logits=reference)
+    return score

@@ -6,7 +6,7 @@ import json
 import torch
 
 from autoprune.datasets.splits import SearchSplits
-from autoprune.evaluation.metrics import Scores, predict, score
+from autoprune.evaluation.metrics import Scores, predict, score, score_logits
 from autoprune.evaluation.recalibration import recalibrate
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
@@ -67,13 +67,13 @@ class Evaluator:
         problem = self.problem
         module = prune(problem.network, problem.all_groups, plan)
         recalibrate(module, self._recalibration)
-        return self._score(module)
+        return self.score(module)
 
     def unpruned(self) -> Scores:
         """Return the scores of the unpruned network, its batch norm as trained."""
-        return self._score(self.problem.network.module)
+        return score_logits(self._reference, self._splits.search.labels, reference_logits=self._reference)
 
-    def _score(self, module: torch.nn.Module) -> Scores:
-        """Score any module on the search split."""
+    def score(self, module: torch.nn.Module) -> Scores:
+        """Return the scores of any network on the search split, beside the unpruned one."""
         search = self._splits.search
         return score(module, search.inputs, search.labels, reference_logits=self._reference, precision=self._precision)

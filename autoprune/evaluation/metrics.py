@@ -132,9 +132,21 @@ def score(
         NumericalError: An output is not finite.
 
     """
+    logits = predict(module, inputs, batch_size=batch_size, precision=precision, device=device)
+    return score_logits(logits, labels, reference_logits=reference_logits)
+
+
+def score_logits(logits: Tensor, labels: Tensor | None, *, reference_logits: Tensor | None = None) -> Scores:
+    """Score outputs that are already there, ``(n, classes)``; see :func:`score`.
+
+    Raises:
+        DatasetError: Neither labels nor reference, or labels that do not fit images and classes.
+        ModelError: Not the outputs of a classifier, or other classes than the reference.
+
+    """
     if labels is None and reference_logits is None:
         raise DatasetError("scoring needs labels or the outputs of the unpruned network, found neither")
-    logits = predict(module, inputs, batch_size=batch_size, precision=precision, device=device).double()
+    logits = logits.double()
     if logits.dim() != 2:
         raise ModelError(f"expected a classifier with output (n, classes), found shape {tuple(logits.shape)}")
     top1 = top5 = loss = agreement = kl = None
@@ -142,7 +154,7 @@ def score(
         top1, top5, loss = _against_labels(logits, labels.cpu())
     if reference_logits is not None:
         agreement, kl = _against_reference(logits, reference_logits.detach().cpu().double())
-    return Scores(top1, top5, loss, agreement, kl, len(inputs))
+    return Scores(top1, top5, loss, agreement, kl, len(logits))
 
 
 def check_labels(labels: Tensor, images: int, classes: int) -> None:

@@ -1,0 +1,162 @@
+"""What a job says in the end: certificates, the outcome of every policy, and the one result."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx
+
+from autoprune.certificate import Certificate, file_sha256, versions
+from autoprune.evaluation.metrics import Scores
+from autoprune.latency_tables.measure import Latency
+from autoprune.search.driver import SearchResult
+from autoprune.service.inputs import Inputs
+from autoprune.service.inspection import group_views
+from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, TrialView
+from autoprune.service.spec import JobSpec
+
+#: The files of every policy, by kind.
+FILES = {
+    "onnx": "model.onnx",
+    "plan": "plan.json",
+    "weights": "weights.safetensors",
+    "certificate": "certificate.json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """What one policy ends with, before the report split is opened.
+
+    Attributes:
+        policy: Its name.
+        folder: Where its files lie.
+        search: What it found.
+        before: The pruned network, recalibrated.
+        finetuned: The same after fine-tuning; None without.
+        search_finetuned: Scores of `finetuned` on the search split.
+        masked_error: Difference between masked and pruned network.
+        parity_error: Difference between the exported file and the network.
+        parity_images: Images that was measured on.
+        cost: Cost counted in the exported file.
+
+    """
+
+    policy: str
+    folder: Path
+    search: SearchResult
+    before: fx.GraphModule
+    finetuned: fx.GraphModule | None
+    search_finetuned: Scores | None
+    masked_error: float
+    parity_error: float
+    parity_images: int
+    cost: dict[str, int]
+
+    @property
+    def onnx(self) -> Path:
+        """The exported file."""
+        return self.folder / FILES["onnx"]
+
+
+def policy_outcome(
+    finalist: Finalist,
+    spec: JobSpec,
+    inputs: Inputs,
+    *,
+    unpruned: Latency,
+    latency: Latency,
+    score: Callable[[fx.GraphModule], Scores],
+) -> PolicyOutcome:
+    """Write a finalist's certificate, and score it with `score`, which opens the report split."""
+    certificate = _certificate(finalist, spec, inputs, unpruned, latency)
+    write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
+    trials, best = finalist.search.trials, finalist.search.best
+    tuned = finalist.finetuned
+    return PolicyOutcome(
+        policy=finalist.policy,
+        evaluations=len(trials),
+        cached=finalist.search.cached,
+        seconds=finalist.search.seconds,
+        kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
+        cost=finalist.cost,
+        search=view(best.scores),
+        search_finetuned=None if finalist.search_finetuned is None else view(finalist.search_finetuned),
+        report=view(score(finalist.before)),
+        report_finetuned=None if tuned is None else view(score(tuned)),
+        trials=[TrialView(number=t.number, objective=t.objective, cost=dict(t.cost), probe=t.probe) for t in trials],
+        certificate=certificate,
+        artifacts={kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()},
+    )
+
+
+def job_result(
+    spec: JobSpec, inputs: Inputs, outcomes: list[PolicyOutcome], *, search: Scores, report: Scores, seconds: float
+) -> JobResult:
+    """Put the whole job into one document; the best policy is chosen on the search split."""
+    problem = inputs.problem
+
+    def quality(outcome: PolicyOutcome) -> tuple[float, float]:
+        scores = Scores.from_dict((outcome.search_finetuned or outcome.search).model_dump())
+        return scores.objective, -scores.regret
+
+    return JobResult(
+        model=spec.model,
+        model_sha256=problem.model_sha256,
+        dataset=spec.dataset,
+        input_shape=list(problem.network.input_shape),
+        budget=spec.budget,
+        limits=dict(problem.limits),
+        cost=problem.cost(problem.costs.full()),
+        groups=group_views(problem.network, problem.all_groups),
+        decision_groups=list(problem.names),
+        search=view(search),
+        report=view(report),
+        outcomes=outcomes,
+        best=max(outcomes, key=quality).policy,
+        warnings=list(inputs.warnings),
+        seed=spec.seed,
+        seconds=seconds,
+    )
+
+
+def view(scores: Scores) -> ScoresView:
+    """Turn scores into their JSON form."""
+    return ScoresView(**scores.to_dict())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _certificate(
+    finalist: Finalist, spec: JobSpec, inputs: Inputs, unpruned: Latency, latency: Latency
+) -> dict[str, object]:
+    """Put together what was measured on the exported file."""
+    problem, splits = inputs.problem, inputs.splits
+    return Certificate(
+        budget=spec.budget,
+        limits=dict(problem.limits),
+        cost=finalist.cost,
+        cost_unpruned=problem.cost(problem.costs.full()),
+        file_bytes=finalist.onnx.stat().st_size,
+        onnx_sha256=file_sha256(finalist.onnx),
+        plan_sha256=file_sha256(finalist.folder / FILES["plan"]),
+        model_sha256=problem.model_sha256,
+        parity_error=finalist.parity_error,
+        parity_images=finalist.parity_images,
+        masked_error=finalist.masked_error,
+        latency={
+            "pruned": latency.to_dict(),
+            "unpruned": unpruned.to_dict(),
+            "speedup": unpruned.p10_ms / latency.p10_ms,  # medians of a busy machine differ up to sevenfold, p10 hardly
+        },
+        splits={"fit": splits.fit.sha256, "search": splits.search.sha256, "report": splits.report.sha256},
+        seed=spec.seed,
+        versions=versions(),
+    ).to_dict()
