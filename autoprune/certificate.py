@@ -1,6 +1,7 @@
 """The certificate: what is claimed of an exported file, measured on that file."""
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, fx
 from autoprune.costs.budget import holds
 from autoprune.costs.cost_model import cost_model
 from autoprune.errors import ExportError
+from autoprune.formats.onnx_export import export_onnx
 from autoprune.formats.onnx_import import import_onnx
 from autoprune.groups.channel_group import find_groups
 
@@ -113,6 +115,34 @@ def check_parity(path: Path, module: fx.GraphModule, images: Tensor) -> float:
             f"(allowed {PARITY_TOLERANCE:.0e}); the file must not be used"
         )
     return error
+
+
+def export_checked(
+    module: fx.GraphModule,
+    path: Path,
+    *,
+    input_shape: tuple[int, ...],
+    images: Tensor,
+    limits: Mapping[str, int],
+    opset: int,
+) -> tuple[dict[str, int], float]:
+    """Export `module` to `path` if the file keeps `limits` and onnxruntime agrees with it; return (cost, parity error).
+
+    A file that does not is never seen at `path`.
+
+    Raises:
+        ExportError: The file breaks a limit or differs from the network on `images`, ``(n, C, H, W)``.
+
+    """
+    draft = path.with_name(f".{path.stem}.draft.onnx")
+    try:
+        export_onnx(module, draft, input_shape=input_shape, opset=opset)
+        parity_error = check_parity(draft, module, images)
+        cost = check_budget(draft, limits)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return cost, parity_error
 
 
 def file_sha256(path: Path) -> str:

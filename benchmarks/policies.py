@@ -48,6 +48,7 @@ def main() -> None:
         f"{spec.finetune_epochs} epoch(s) of fine-tuning with distillation, seed {spec.seed}"
     )
     table = Path(__file__).parent / "results" / f"policies-{Path(arguments.model).stem}.md"
+    table.parent.mkdir(exist_ok=True)
     table.write_text(_table(result, settings), encoding="utf-8")
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
 

@@ -41,14 +41,19 @@ class RandomSearch:
         self._generator = np.random.default_rng(seed)
         self._largest = 1 - problem.smallest() / problem.costs.full()
         self._seen: set[PruningPolicy] = set()
+        self._exhausted = False
         self._order = InOrder()
 
     def ask(self, n: int) -> list[Proposal]:
         """Return `n` new policies; fewer, in the end none, when no more are found."""
         self._order.may_ask(n)
         proposals: list[Proposal] = []
-        while len(proposals) < n and (policy := self._new()) is not None:
-            proposals.append(Proposal(policy))
+        while len(proposals) < n and not self._exhausted:
+            policy = self._new()
+            if policy is None:
+                self._exhausted = True
+            else:
+                proposals.append(Proposal(policy))
         return self._order.asked(proposals)
 
     def tell(self, trials: Sequence[Trial]) -> None:

@@ -1,7 +1,6 @@
 """The command ``export``: plan, weights and original model in, a checked ONNX file out."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.markup import escape
 from torch import Tensor, fx
 
 from autoprune.artifact import load_pruned
-from autoprune.certificate import check_parity, count_onnx, file_sha256
+from autoprune.certificate import export_checked as export_file
+from autoprune.certificate import file_sha256
 from autoprune.costs.cost_model import QUANTITIES, cost_model
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
@@ -77,17 +76,13 @@ def export_checked(module: fx.GraphModule, original: Network, target: Path, imag
         CommandError: `target` cannot be written.
 
     """
-    draft = target.with_name(f".{target.stem}.draft.onnx")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(module, draft, input_shape=original.input_shape, opset=opset)
-        error = check_parity(draft, module, images)
-        cost = count_onnx(draft)
-        os.replace(draft, target)
+        cost, error = export_file(
+            module, target, input_shape=original.input_shape, images=images, limits={}, opset=opset
+        )
     except OSError as error_:
         raise CommandError(f"--output {target}: cannot write there ({error_.strerror})") from error_
-    finally:
-        draft.unlink(missing_ok=True)
     return Exported(
         str(target), cost, unpruned_cost(original), target.stat().st_size, file_sha256(target), error, len(images)
     )

@@ -155,11 +155,12 @@ def _splits(spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None)
 def _warnings(network: Network, dataset: ImageDataset, splits: Splits) -> list[str]:
     """Say what makes the figures less than they seem."""
     warnings = []
-    doubled = overlap(splits.search, splits.report)
-    if doubled:
-        warnings.append(
-            f"{doubled} of {len(splits.report)} report images also occur in the search split, pixel for pixel"
-        )
+    for split in (splits.fit, splits.search):
+        doubled = overlap(split, splits.report)
+        if doubled:
+            warnings.append(
+                f"{doubled} of {len(splits.report)} report images also occur in the {split.name} split, pixel for pixel"
+            )
     if splits.search.labels is None:
         warnings.append("no labels: quality is agreement with the unpruned network, not accuracy")
     elif dataset.labels is not None:

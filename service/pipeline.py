@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.certificate import check_budget, check_parity
+from autoprune.certificate import export_checked
+from autoprune.errors import ExportError
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.formats.weights import save_weights
 from autoprune.latency_tables.measure import measure_side_by_side
 from autoprune.pruning.verify import verify
@@ -72,8 +72,10 @@ def run_job(
     job = _Job(spec, inputs, evaluator, directory, progress, should_stop)
     network = inputs.problem.network
     unpruned = directory / "unpruned.onnx"
-    export_onnx(network.module, unpruned, input_shape=network.input_shape, opset=spec.opset)
-    check_parity(unpruned, network.module, inputs.splits.search.inputs[:PARITY_IMAGES])
+    images = inputs.splits.search.inputs[:PARITY_IMAGES]
+    export_checked(
+        network.module, unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
+    )
     with Journal.open(directory / JOURNAL) as journal:
         finalists = [_finalist(job, name, _search(job, name, journal)) for name in spec.policies]
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
@@ -136,8 +138,18 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
     folder.mkdir(exist_ok=True)
     plan.save(folder / FILES["plan"])
     save_weights(final, folder / FILES["weights"])
-    export_onnx(final, folder / FILES["onnx"], input_shape=problem.network.input_shape, opset=spec.opset)
     images = splits.search.inputs[:PARITY_IMAGES]
+    cost, parity_error = export_checked(
+        final,
+        folder / FILES["onnx"],
+        input_shape=problem.network.input_shape,
+        images=images,
+        limits=problem.limits,
+        opset=spec.opset,
+    )
+    predicted = problem.cost(found.best.kept)["macs"]
+    if cost["macs"] != predicted:  # parameters may differ by what older operator sets write out as constants
+        raise ExportError(f"policy {policy!r}: the exported file has {cost['macs']:,} MACs, its plan {predicted:,}")
     return Finalist(
         policy=policy,
         folder=folder,
@@ -146,7 +158,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         finetuned=tuned,
         search_finetuned=None if tuned is None else job.evaluator.score(tuned),
         masked_error=masked_error,
-        parity_error=check_parity(folder / FILES["onnx"], final, images),
+        parity_error=parity_error,
         parity_images=len(images),
-        cost=check_budget(folder / FILES["onnx"], problem.limits),
+        cost=cost,
     )

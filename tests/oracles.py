@@ -20,12 +20,12 @@ def macs_by_hooks(module: nn.Module, input_shape: Sequence[int]) -> int:
     def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         if isinstance(layer, nn.Conv2d):
-            total += output[0].numel() * layer.weight[0].numel()
+            total += output.numel() * layer.weight[0].numel()
         elif isinstance(layer, nn.ConvTranspose2d):
-            total += args[0][0].numel() * layer.weight[0].numel()
+            total += args[0].numel() * layer.weight[0].numel()
         else:
             assert isinstance(layer, nn.Linear)
-            total += output[0].numel() * layer.weight.shape[1]
+            total += output.numel() * layer.weight.shape[1]
 
     watched = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in watched]

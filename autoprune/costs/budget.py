@@ -12,7 +12,7 @@ _UNITS = {
     "": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12,
     "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
 }  # fmt: skip
-_ALIASES = {"flops": "macs", "parameters": "params", "size": "bytes"}
+_ALIASES = {"flops": "macs", "parameters": "params"}
 _EXAMPLE = "for example macs=50%, params=100k, bytes=1.5MB, or several: macs=50%,params=40%"
 
 

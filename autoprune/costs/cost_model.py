@@ -19,6 +19,7 @@ from torch import nn
 
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
 from autoprune.groups.channels import Channels
+from autoprune.network.batchnorm import foldable_batchnorms
 from autoprune.network.layers import Constant
 from autoprune.network.network import Network
 
@@ -69,12 +70,6 @@ class CostModel:
         into, out = self._channels(kept)
         return dict(zip(self.layers, (self._macs_per_pair * into * out).tolist(), strict=True))
 
-    def layer_params(self, kept: Sequence[int] | Counts) -> dict[str, int]:
-        """Return parameters per layer for kept units per group, ``(n_groups,)``."""
-        into, out = self._channels(kept)
-        params = self._params_per_pair * into * out + self._params_per_output * out
-        return dict(zip(self.layers, params.tolist(), strict=True))
-
     def full(self) -> Counts:
         """Return the kept counts of the unpruned network, ``(n_groups,)``."""
         return np.array([len(group) for group in self.groups], dtype=np.int64)
@@ -99,7 +94,7 @@ class _Row:
 
 def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[ChannelGroup]) -> CostModel:
     """Build the cost model of `network` for the decision `groups`; all other groups stay whole."""
-    rows = [row for row in _rows(network, all_groups) if row is not None]
+    rows = _rows(network, all_groups)
     group_of = np.full(all_groups.n_units, -1, dtype=np.int64)
     for index, group in enumerate(groups):
         group_of[list(group.units)] = index
@@ -126,10 +121,10 @@ def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[Cha
     )
 
 
-def _rows(network: Network, all_groups: ChannelGroups) -> list[_Row | None]:
+def _rows(network: Network, all_groups: ChannelGroups) -> list[_Row]:
     """One row per layer whose cost depends on channel counts."""
     folded = foldable_batchnorms(network)
-    rows: list[_Row | None] = []
+    rows: list[_Row] = []
     for node, layer in network.nodes():
         name = str(node.target)
         channels, shape = all_groups.layers[name], network.shapes[node.name]
@@ -162,7 +157,8 @@ def _convolution_row(
     """Row of a convolution; a transposed one multiplies once per input position."""
     channels = all_groups.layers[name]
     kernel = math.prod(layer.kernel_size)
-    positions = math.prod((shape if isinstance(layer, nn.Conv2d) else source_shape)[2:])
+    planes, _, *plane = shape if isinstance(layer, nn.Conv2d) else source_shape
+    positions = planes * math.prod(plane)  # an image counts several times where its channels were moved to the batch
     into: tuple[Channels | None, int] = (channels.inputs[0], layer.in_channels)
     if is_depthwise(layer):
         into = (None, 1)
@@ -171,19 +167,6 @@ def _convolution_row(
         source = channels.inputs[0]
         into = (None if source is None else Channels(1, source.ids[:per_group]), per_group)
     return _Row(name, positions * kernel, kernel, int(has_bias), into, (channels.output, layer.out_channels))
-
-
-def foldable_batchnorms(network: Network) -> dict[str, str]:
-    """Return ``{batch norm: convolution}`` for every batch norm that folds into the convolution before it."""
-    layers = network.layers()
-    folded = {}
-    for node, layer in network.nodes():
-        source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if isinstance(layer, nn.BatchNorm2d) and source is not None and source.op == "call_module":
-            before = layers[str(source.target)]
-            if isinstance(before, nn.Conv2d | nn.ConvTranspose2d) and len(source.users) == 1:
-                folded[str(node.target)] = str(source.target)
-    return folded
 
 
 def _fixed_params(network: Network, all_groups: ChannelGroups) -> int:

@@ -6,6 +6,7 @@ import json
 import torch
 
 from autoprune.datasets.splits import SearchSplits
+from autoprune.evaluation.device import default_device
 from autoprune.evaluation.metrics import Scores, predict, score, score_logits
 from autoprune.evaluation.recalibration import recalibrate
 from autoprune.problem import PruningProblem
@@ -48,6 +49,7 @@ class Evaluator:
         facts = {
             "version": VERSION,
             "torch": torch.__version__,
+            "device": default_device().type,
             "network": problem.network.fingerprint(),
             "fit": splits.fit.sha256,
             "search": splits.search.sha256,

@@ -49,7 +49,9 @@ def load_weights(network: Network, path: Path) -> Network:
                 f"{path.name}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}; "
                 "is it another number of classes, another width or another plan?"
             )
-        if not bool(torch.isfinite(tensor.double()).all()):
+        if not tensor.is_floating_point():
+            raise ModelError(f"{path.name}: {name} holds {tensor.dtype}; expected floating-point weights")
+        if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{path.name}: {name} holds NaN or infinite values")
     module = network.with_layers({name: own_copy(layer) for name, layer in network.layers().items()})
     with torch.no_grad():

@@ -11,10 +11,10 @@ from torch import nn
 
 from autoprune.groups.channel_ids import Units, propagate
 from autoprune.groups.channels import LayerChannels
-from autoprune.network.layers import PRODUCERS, Constant
+from autoprune.network.layers import PRODUCERS, Constant, Slice
 from autoprune.network.network import Network
 
-Role = Literal["output", "input", "affine"]
+Role = Literal["output", "input", "affine", "slice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ def _sides(network: Network, units: Units) -> "list[tuple[str, Role, NDArray[np.
     """List every layer side with weights: (layer, role, unit of each channel), in execution order.
 
     Depthwise convolutions count as outputs only: their inputs are the same units. Batch norms, slopes and constants,
-    which have one value per channel, are "affine".
+    which have one value per channel, are "affine". Channels that a slice selects are groups of their own, so that no
+    slice ever ends up empty.
     """
     sides: list[tuple[str, Role, NDArray[np.int64]]] = []
     for node, layer in network.nodes():
@@ -128,6 +129,8 @@ def _sides(network: Network, units: Units) -> "list[tuple[str, Role, NDArray[np.
                 sides.append((name, "output", channels.output.ids))
         elif isinstance(layer, nn.BatchNorm2d | nn.PReLU | Constant) and channels.output is not None:
             sides.append((name, "affine", channels.output.ids))
+        elif isinstance(layer, Slice) and channels.output is not None and channels.output.dim == layer.dim:
+            sides.append((name, "slice", channels.output.ids))
     return sides
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from autoprune.groups.channel_rules import rule_for
 from autoprune.groups.channels import Call, Channels, Ids, LayerChannels, Tape
-from autoprune.network.layers import ELEMENTWISE, Concat, Constant
+from autoprune.network.layers import ELEMENTWISE, PRODUCERS, Concat, Constant
 from autoprune.network.network import Network
 
 
@@ -70,8 +70,16 @@ def propagate(network: Network) -> Units:
                 call = _with_constants(tape, call, sources, layer, constants, values, layers)
             output = rule_for(layer)(tape, layer, call)
             values[node.name] = output
-            layers[name] = LayerChannels(call.inputs, output)
+            layers[name] = LayerChannels(_cut_inputs(layer, call), output)
     return _resolve(tape, layers)
+
+
+def _cut_inputs(layer: nn.Module, call: Call) -> tuple[Channels | None, ...]:
+    """Return the channels by which a layer's weights are cut: those along its own channel dimension only."""
+    if not isinstance(layer, PRODUCERS):
+        return call.inputs
+    own = len(call.shapes[0]) - 1 if isinstance(layer, nn.Linear) else 1
+    return tuple(None if channels is None or channels.dim != own else channels for channels in call.inputs)
 
 
 def _with_constants(

@@ -17,22 +17,15 @@ def insert_batchnorm(network: Network) -> Network:
     and weights made for the result fit whenever the same file is loaded again.
     """
     layers = network.layers()
-    builder = NetworkBuilder(network.input_name, network.input_shape)
-    made: dict[fx.Node, fx.Node] = {}
-    output: fx.Node | None = None
-    for node in network.module.graph.nodes:
-        if node.op == "placeholder":
-            made[node] = builder.input
-        elif node.op == "output":
-            output = made[node.all_input_nodes[0]]
-        else:
-            name = str(node.target)
-            layer = layers[name]
-            made[node] = builder.add(layer, *_arguments(node, made), name=name)
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not _feeds_batchnorm(node, layers):
-                made[node] = builder.add(_identity(layer.out_channels), made[node], name=name + _SUFFIX)
-    assert output is not None
-    return builder.finish(output)
+
+    def visit(builder: NetworkBuilder, node: fx.Node, sources: list[fx.Node]) -> fx.Node:
+        name, layer = str(node.target), layers[str(node.target)]
+        made = builder.add(layer, *sources, name=name)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not _feeds_batchnorm(node, layers):
+            made = builder.add(_identity(layer.out_channels), made, name=name + _SUFFIX)
+        return made
+
+    return _rebuilt(network, visit)
 
 
 def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256) -> Network:
@@ -76,40 +69,48 @@ def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256
 def fold_batchnorm(network: Network) -> Network:
     """Return `network` with every batch norm folded into the convolution before it, where that has no other use."""
     layers = network.layers()
+    convolutions = foldable_batchnorms(network)
+    norms = {convolution: norm for norm, convolution in convolutions.items()}
+
+    def visit(builder: NetworkBuilder, node: fx.Node, sources: list[fx.Node]) -> fx.Node:
+        name, layer = str(node.target), layers[str(node.target)]
+        if name in convolutions:
+            return sources[0]
+        if name in norms:
+            norm = layers[norms[name]]
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            layer = _folded(layer, norm)
+        return builder.add(layer, *sources, name=name)
+
+    return _rebuilt(network, visit)
+
+
+def foldable_batchnorms(network: Network) -> dict[str, str]:
+    """Return ``{batch norm: convolution}`` for every batch norm that folds into the convolution before it."""
+    layers = network.layers()
+    folded = {}
+    for node, layer in network.nodes():
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if not isinstance(layer, nn.BatchNorm2d) or source is None or source.op != "call_module":
+            continue
+        if isinstance(layers[str(source.target)], nn.Conv2d | nn.ConvTranspose2d) and len(source.users) == 1:
+            folded[str(node.target)] = str(source.target)
+    return folded
+
+
+def _rebuilt(network: Network, visit: Callable[[NetworkBuilder, fx.Node, list[fx.Node]], fx.Node]) -> Network:
+    """Build `network` again; `visit` adds what stands for each node, given the new nodes of its inputs."""
     builder = NetworkBuilder(network.input_name, network.input_shape)
     made: dict[fx.Node, fx.Node] = {}
-    output: fx.Node | None = None
     for node in network.module.graph.nodes:
         if node.op == "placeholder":
             made[node] = builder.input
-            continue
-        if node.op == "output":
-            output = made[node.all_input_nodes[0]]
-            continue
-        name = str(node.target)
-        layer = layers[name]
-        follower = next(iter(node.users)) if len(node.users) == 1 else None
-        norm = layers.get(str(follower.target)) if follower is not None and follower.op == "call_module" else None
-        before = node.all_input_nodes[0] if node.all_input_nodes else None
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-            layer = _folded(layer, norm)
-        elif isinstance(layer, nn.BatchNorm2d) and before is not None and _folds(before, layers):
-            made[node] = made[before]
-            continue
-        made[node] = builder.add(layer, *_arguments(node, made), name=name)
-    assert output is not None
-    return builder.finish(output)
-
-
-def _arguments(node: fx.Node, made: dict[fx.Node, fx.Node]) -> list[fx.Node]:
-    """Return the new nodes of a node's inputs, in order, with repetitions."""
-    return [made[argument] for argument in node.args if isinstance(argument, fx.Node)]
-
-
-def _folds(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
-    """Tell whether `node` is a convolution with a single use."""
-    layer = layers.get(str(node.target)) if node.op == "call_module" else None
-    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and len(node.users) == 1
+        elif node.op == "call_module":
+            made[node] = visit(builder, node, [made[source] for source in node.args])
+        else:
+            return builder.finish(made[node.all_input_nodes[0]])
+    raise AssertionError("a network ends in an output")
 
 
 def _folded(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:

@@ -1,6 +1,7 @@
 """A canonical network: one image in, one tensor out, every node one layer of :mod:`autoprune.network.layers`."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from autoprune.errors import ModelError, UnsupportedOperatorError
-from autoprune.network.layers import LAYERS
+from autoprune.network.layers import LAYERS, Constant
 
 Shape = tuple[int, ...]
+
+_HOOK_TABLES = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, OrderedDict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,10 @@ class Network:
         """Return the sha256 of wiring, layer settings and weights: equal networks have equal fingerprints."""
         digest = hashlib.sha256(repr(self.input_shape).encode())
         for node, layer in self.nodes():
-            inputs = [source.name for source in node.all_input_nodes]
-            digest.update(
-                repr((node.name, str(node.target), type(layer).__name__, layer.extra_repr(), inputs)).encode()
-            )
+            settings = sorted((k, v) for k, v in vars(layer).items() if not k.startswith("_") and k != "training")
+            digest.update(repr((node.name, str(node.target), type(layer).__name__, settings, node.args)).encode())
         for name, tensor in self.module.state_dict().items():
-            digest.update(name.encode())
+            digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -102,11 +103,24 @@ class NetworkBuilder:
 
         """
         self._graph.output(output)
+        self._separate_constants()
         module = fx.GraphModule(self._root, self._graph)
         module.graph.eliminate_dead_code()
         module.delete_all_unused_submodules()
         module.recompile()
         return network_of(module.eval(), self._input_shape)
+
+    def _separate_constants(self) -> None:
+        """Give every use of a constant a copy of its own: each is cut along with the activation it meets."""
+        for node in [n for n in self._graph.nodes if n.op == "call_module"]:
+            layer = self._root.get_submodule(str(node.target))
+            uses = [(user, i) for user in node.users for i, argument in enumerate(user.args) if argument is node]
+            if not isinstance(layer, Constant):
+                continue
+            for user, index in uses[1:]:
+                with self._graph.inserting_before(user):
+                    copied = self.add(Constant(layer.value.clone()), name=str(node.target))
+                user.update_arg(index, copied)
 
     def _place(self, layer: nn.Module, name: str) -> str:
         """Attach `layer` at a free dotted path close to `name` and return that path."""
@@ -157,10 +171,13 @@ class _ShapeRecorder(fx.Interpreter):
 
 
 def shallow_copy(layer: nn.Module) -> nn.Module:
-    """Return a layer with tables of its own for parameters and buffers; the tensors in them are still shared."""
-    clone = object.__new__(type(layer))
-    tables = {name: dict(layer.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")}
-    clone.__dict__.update(layer.__dict__, **tables)  # three times as fast as copy.copy and nn.Module's attribute checks
+    """Return a layer with tables of its own, without hooks; the tensors in the tables are still shared."""
+    clone = object.__new__(type(layer))  # GraphModule.__new__ would make a class without the generated forward
+    clone.__dict__.update(layer.__dict__)  # three times as fast as copy.copy and nn.Module's attribute checks
+    for name in ("_parameters", "_buffers", "_modules"):
+        clone.__dict__[name] = dict(layer.__dict__[name])
+    for name in _HOOK_TABLES:
+        clone.__dict__[name] = OrderedDict()
     return clone
 
 
@@ -182,8 +199,7 @@ def _rewired(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.Grap
     def clone_of(node: nn.Module, prefix: str) -> nn.Module:
         if not node._modules:
             return layers.get(prefix, node)
-        clone = object.__new__(type(node))  # GraphModule.__new__ would make a class without the generated forward
-        clone.__dict__.update(node.__dict__)
+        clone = shallow_copy(node)
         clone._modules = {
             name: clone_of(child, f"{prefix}.{name}" if prefix else name)
             for name, child in node._modules.items()

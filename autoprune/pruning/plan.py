@@ -68,7 +68,7 @@ class Plan:
             data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"cannot read plan {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"{path} is not a JSON plan: {error}") from error
         return cls.from_dict(data)
 

@@ -1,7 +1,7 @@
 """A pruning policy: one ratio per channel group."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from autoprune.errors import SearchError
@@ -27,7 +27,3 @@ class PruningPolicy:
     def of(cls, ratios: Iterable[float]) -> "PruningPolicy":
         """Return the policy with these ratios, ``(n_groups,)``, as plain floats."""
         return cls(tuple(float(ratio) for ratio in ratios))
-
-    def by_name(self, names: Iterable[str]) -> Mapping[str, float]:
-        """Return ``{group name: ratio}``."""
-        return dict(zip(names, self.ratios, strict=True))

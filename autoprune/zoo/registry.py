@@ -57,10 +57,15 @@ def build(name: str, *, num_classes: int | None = None, input_shape: Shape | Non
     if name not in ARCHITECTURES:
         raise UnknownNameError("architecture", name, ARCHITECTURES)
     architecture = ARCHITECTURES[name]
-    shape = tuple(input_shape or architecture.input_shape)
+    shape = tuple(architecture.input_shape if input_shape is None else input_shape)
+    classes = architecture.num_classes if num_classes is None else num_classes
+    if classes < 1:
+        raise ModelError(f"{name} needs at least one class, found {classes}")
+    if len(shape) != 3 or shape[0] < 1:
+        raise ModelError(f"{name} takes images of shape (channels, height, width), found {shape}")
     if min(shape[1:]) < 16:
         raise ModelError(f"{name} needs images of at least 16 x 16 pixels, found {shape}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = architecture.make(num_classes or architecture.num_classes, shape)
+        module = architecture.make(classes, shape)
     return trace(module, shape)

@@ -17,7 +17,7 @@ SMALLEST = {"macs": 100, "params": 20, "bytes": 80}
         ("macs=0.9k", {"macs": 900}),
         ("params=1e2", {"params": 100}),
         ("bytes=0.5KB", {"bytes": 500}),
-        ("size=0.5KiB", {"bytes": 512}),
+        ("bytes=0.5KiB", {"bytes": 512}),
         ("macs=33.3%,params=40%", {"macs": 333, "params": 80}),
     ],
 )
