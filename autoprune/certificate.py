@@ -74,7 +74,7 @@ class Certificate:
 def count_onnx(path: Path) -> dict[str, int]:
     """Return the cost of an ONNX file, counted from the file alone."""
     network = import_onnx(path)
-    return cost_model(network, find_groups(network), ()).cost(())
+    return {**cost_model(network, find_groups(network), ()).cost(()), "bytes": path.stat().st_size}
 
 
 def check_budget(path: Path, limits: Mapping[str, int]) -> dict[str, int]:

@@ -157,11 +157,13 @@ def pruning_problem(
     include_residual: bool = False,
     groups: ChannelGroups | None = None,
     model_sha256: str | None = None,
+    opset: int = 18,
 ) -> PruningProblem:
     """Set up a problem; `groups` may be passed where they are already known.
 
     Plans carry `model_sha256`, the fingerprint of the network as a user can load it again; it is that of `network`
-    itself unless `network` was prepared with data (measured batch norm) after loading.
+    itself unless `network` was prepared with data (measured batch norm) after loading. `opset` is that of the file to
+    be exported; it matters for budgets of bytes.
 
     Raises:
         ModelError: Nothing in the network can be pruned.
@@ -181,7 +183,7 @@ def pruning_problem(
         raise ModelError(
             f"this network has no channel group that may be pruned ({reasons or 'no layer with channels'})"
         )
-    costs = cost_model(network, all_groups, chosen)
+    costs = cost_model(network, all_groups, chosen, opset=opset)
     widths = tuple(allowed_widths(len(group), round_to, max_ratio) for group in chosen)
     limits = budget.resolve(costs.cost(costs.full()), costs.cost([int(width[0]) for width in widths]))
     scores = score_units(network, all_groups, criterion)

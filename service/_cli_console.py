@@ -61,6 +61,8 @@ class ProgressBars:
             console=console,
         )
         self._tasks: dict[tuple[str, str | None], TaskID] = {}
+        self._console = console
+        self._said: tuple[str, str | None, int] | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -70,7 +72,10 @@ class ProgressBars:
         self._bars.stop()
 
     def __call__(self, progress: JobProgress) -> None:
-        """Show how far the job is."""
+        """Show how far the job is; where the console is a file, a line for every tenth of a stage."""
+        if not self._console.is_terminal:
+            self._say(progress)
+            return
         key = (progress.stage, progress.policy)
         if progress.stage == "done":
             self._finish(None)
@@ -87,6 +92,16 @@ class ProgressBars:
             message=escape(progress.message),
             count=f"{progress.done}/{progress.total}" if progress.total else str(progress.done),
         )
+
+    def _say(self, progress: JobProgress) -> None:
+        """Print a line when a new tenth of a stage is reached."""
+        tenth = 10 * progress.done // progress.total if progress.total else 0
+        if (progress.stage, progress.policy, tenth) != self._said:
+            self._said = (progress.stage, progress.policy, tenth)
+            name = STAGES.get(progress.stage, progress.stage)
+            policy = f", {progress.policy}" if progress.policy else ""
+            count = f" {progress.done}/{progress.total}" if progress.total else ""
+            self._console.print(escape(f"{name}{policy}{count} {progress.message}"), highlight=False)
 
     def _finish(self, current: tuple[str, str | None] | None) -> None:
         """Fill the bars of all stages but the current one: they are over."""

@@ -26,7 +26,9 @@ Weights = Annotated[
 ]
 Architecture = Annotated[
     str | None,
-    typer.Option("--arch", help="Zoo architecture of a safetensors MODEL, e.g. resnet56.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--arch", help="Zoo architecture of a safetensors MODEL, e.g. resnet56_cifar.", rich_help_panel=_MODEL
+    ),
 ]
 NumClasses = Annotated[int | None, typer.Option(help="Classes of the zoo architecture.", rich_help_panel=_MODEL)]
 InputShape = Annotated[
@@ -121,7 +123,9 @@ Flip = Annotated[bool, typer.Option(help="Mirror at random; not where left and r
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder for the results. (default: runs/MODEL)", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--output", "-o", help="Folder for the results. (default: runs/MODEL-BUDGET)", rich_help_panel=_OUTPUT
+    ),
 ]
 Opset = Annotated[int, typer.Option(help="Operator set of the ONNX files, 13 to 20.", rich_help_panel=_OUTPUT)]
 Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_OUTPUT)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from autoprune.service._report_html import card, fact, facts, link, name_list, section, table
 from autoprune.service.comparison import (
@@ -156,6 +157,9 @@ def artifacts_section(result: JobResult) -> str:
     files = best_outcome(result).artifacts
     onnx, plan, weights = (files.get(kind, f"<{kind}>") for kind in ("onnx", "plan", "weights"))
     shape = ", ".join(str(size) for size in result.input_shape)
+    original = repr(Path(result.model).name) + (
+        f", architecture={result.architecture!r}" if result.architecture else ""
+    )
     run = f"""import numpy as np
 import onnxruntime
 
@@ -164,11 +168,9 @@ images = np.zeros((1, {shape}), np.float32)  # any batch size; prepare images as
 scores = session.run(None, {{session.get_inputs()[0].name: images}})[0]"""
     load = f"""from pathlib import Path
 
-from autoprune.artifact import load_pruned
-from autoprune.formats.onnx_import import import_onnx
-from autoprune.pruning.plan import Plan
+from autoprune import Plan, load_network, load_pruned
 
-network = import_onnx(Path({result.model!r}))  # the original model
+network = load_network({original})  # the original model, wherever it lies
 pruned = load_pruned(network, Plan.load(Path({plan!r})), Path({weights!r}))  # a torch module"""
     body = (
         f"{files_table}<h3>Run the exported network</h3><pre><code>{escape(run)}</code></pre>"

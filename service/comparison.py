@@ -9,7 +9,7 @@ from autoprune.service.result import JobResult, PolicyOutcome, ScoresView
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
 
-QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "weight bytes"}
+QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "file bytes"}
 
 
 @dataclass(frozen=True, slots=True)

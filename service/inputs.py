@@ -1,5 +1,6 @@
 """What a job starts from: the network, the images in three splits, and the problem they pose."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from autoprune.costs.budget import Budget
 from autoprune.datasets.dataset import (
     ImageDataset,
+    Normalization,
     check_images,
     check_labels,
     default_normalization,
@@ -42,6 +44,7 @@ class Inputs:
         problem: The network, its groups and its budget.
         splits: Fit, search and report images.
         precision: ``"fp32"`` or ``"bf16"``, for evaluations.
+        normalization: The constants applied to the images, as a user would write them.
         warnings: What the reader of the result should know about the inputs.
 
     """
@@ -49,6 +52,7 @@ class Inputs:
     problem: PruningProblem
     splits: Splits
     precision: str
+    normalization: str
     warnings: tuple[str, ...]
 
 
@@ -75,7 +79,9 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
 
     dataset = _dataset(spec.dataset, network, decoded)
     held_out = None if spec.report_dataset is None else _dataset(spec.report_dataset, network, decoded)
-    splits = _splits(spec, dataset, held_out)
+    named = None if spec.normalization is None else parse_normalization(spec.normalization)
+    normalization = named or default_normalization(dataset)
+    splits = _splits(spec, dataset, held_out, normalization)
     measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
     problem = pruning_problem(
         measured,
@@ -85,13 +91,14 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
         model_sha256=fingerprint,
+        opset=spec.opset,
     )
     warnings = _warnings(network, dataset, splits)
     precision = choose_precision(spec.precision)
     if spec.precision == "auto" and precision == "bf16" and not ranks_alike(problem, splits.for_search()):
         warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
         precision = "fp32"
-    return Inputs(problem, splits, precision, tuple(warnings))
+    return Inputs(problem, splits, precision, str(normalization), tuple(warnings))
 
 
 def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4) -> bool:
@@ -119,6 +126,7 @@ def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:
         round_to=spec.round_to,
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
+        opset=spec.opset,
     )
 
 
@@ -135,12 +143,13 @@ def _dataset(source: str, network: Network, progress: Callable[[int, int], None]
     return dataset
 
 
-def _splits(spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None) -> Splits:
+def _splits(
+    spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None, normalization: Normalization
+) -> Splits:
     """Deal the images out."""
     search_images = spec.search_images
     if search_images is None and len(dataset) > 8 * SEARCH_IMAGES:
         search_images = SEARCH_IMAGES
-    normalization = None if spec.normalization is None else parse_normalization(spec.normalization)
     return make_splits(
         dataset,
         report_dataset=held_out,
@@ -148,7 +157,7 @@ def _splits(spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None)
         search_images=search_images,
         report_images=spec.report_images,
         seed=spec.seed,
-        normalization=normalization or default_normalization(dataset),
+        normalization=normalization,
     )
 
 
@@ -164,15 +173,22 @@ def _warnings(network: Network, dataset: ImageDataset, splits: Splits) -> list[s
     if splits.search.labels is None:
         warnings.append("no labels: quality is agreement with the unpruned network, not accuracy")
     elif dataset.labels is not None:
-        chance = 1 / network.output_shape[0]
+        classes, chance = len(dataset.class_names), 1 / network.output_shape[0]
+        if classes < network.output_shape[0]:
+            warnings.append(
+                f"the images have {classes} classes, the network tells {network.output_shape[0]} apart: its first "
+                f"{classes} are taken, in alphabetical order of the folders; add the other folders if that is wrong"
+            )
         scores = score(network.module, splits.search.inputs, splits.search.labels)
         if scores.top1 is not None and scores.top1 < 2 * chance:
             warnings.append(
                 f"the unpruned network is right on {scores.top1:.1%} of the search images, hardly more than chance "
                 f"({chance:.1%}): check normalisation, class order and that the model is trained"
             )
-    if len(splits.search) < 200:
-        warnings.append(
-            f"only {len(splits.search)} search images: differences below {1 / len(splits.search):.1%} are noise"
-        )
+        if len(splits.search) < SEARCH_IMAGES // 2 and scores.top1 is not None:
+            noise = 2 * math.sqrt(max(scores.top1 * (1 - scores.top1), 0.05) / len(splits.search))
+            warnings.append(
+                f"only {len(splits.search)} search images: candidates that differ by less than "
+                f"{100 * noise:.1f} points cannot be told apart"
+            )
     return warnings

@@ -104,8 +104,10 @@ def job_result(
 
     return JobResult(
         model=spec.model,
+        architecture=spec.architecture,
         model_sha256=problem.model_sha256,
         dataset=spec.dataset,
+        normalization=inputs.normalization,
         input_shape=list(problem.network.input_shape),
         budget=spec.budget,
         limits=dict(problem.limits),

@@ -75,6 +75,8 @@ class JobResult(_Value):
     """A whole job: the unpruned network, every policy's outcome, and the one to take.
 
     Attributes:
+        model_sha256: Fingerprint of the network (its wiring and weights, not the bytes of its file).
+        normalization: What was done to images scaled to 0..1: ``means/stds``, or ``none``.
         limits: Absolute limits of the budget, ``{quantity: largest allowed cost}``.
         cost: Cost of the unpruned network.
         best: Name of the policy whose final network is best on the search split; the report split never chooses.
@@ -85,8 +87,10 @@ class JobResult(_Value):
 
     format: str = FORMAT
     model: str
+    architecture: str | None
     model_sha256: str
     dataset: str
+    normalization: str
     input_shape: list[int]
     budget: str
     limits: dict[str, int]

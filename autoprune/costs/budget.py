@@ -67,6 +67,11 @@ class Budget:
         """
         limits = []
         for part in text.split(","):
+            if part.strip().lower().startswith("latency"):
+                raise BudgetError(
+                    f"budget {part.strip()!r}: latency is measured and certified, but cannot be limited yet; "
+                    f"limit {', '.join(QUANTITIES)}, {_EXAMPLE}"
+                )
             match = re.fullmatch(r"\s*([A-Za-z_]+)\s*=\s*([-+.\deE]+?)\s*(%|[A-Za-z]*)\s*", part)
             unit = match[3].lower() if match else ""
             if match is None or (unit != "%" and unit not in _UNITS):
@@ -75,9 +80,13 @@ class Budget:
                 amount = float(match[2])
             except ValueError:
                 raise BudgetError(f"budget {part.strip()!r}: {match[2]!r} is not a number, {_EXAMPLE}") from None
-            quantity = match[1].lower()
-            quantity = _ALIASES.get(quantity, quantity)
-            relative = unit == "%"
+            named = match[1].lower()
+            quantity, relative = _ALIASES.get(named, named), unit == "%"
+            if named == "flops" and not relative:
+                raise BudgetError(
+                    f"budget {part.strip()!r}: FLOPs are MACs to some and twice as many to others; "
+                    "give MACs, for example macs=30M, or a share, flops=50%"
+                )
             limits.append(Limit(quantity, amount / 100 if relative else amount * _UNITS[unit], relative))
         return cls(tuple(limits))
 
@@ -100,10 +109,11 @@ class Budget:
             quantity, least = limit.quantity, smallest[limit.quantity]
             if least > limits[quantity]:
                 share = least / unpruned[quantity]
+                meant = f" Did you mean {limit.value:g}%?" if not limit.relative and 1 <= limit.value < 100 else ""
                 raise InfeasibleBudgetError(
                     f"budget {limit} cannot be reached: {limits[quantity]:,} of {unpruned[quantity]:,} asked, "
                     f"the smallest reachable value is {least:,} ({share:.1%}); "
-                    "allow more, raise the largest ratio or include residual streams"
+                    f"allow more, raise the largest ratio, lower round_to or include residual streams.{meant}"
                 )
         return limits
 

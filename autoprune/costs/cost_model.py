@@ -6,17 +6,19 @@ One definition each, used everywhere:
   NetAdapt count; batch norm, activations, pooling, biases and products of two activations count nothing).
 * **params** - values stored in the deployed network: weights and biases with each batch norm folded into the
   convolution before it, as in the exported file; a batch norm that cannot be folded counts its four vectors.
-* **bytes** - ``4 * params``: float32 weights, without the few kilobytes of graph description.
+* **bytes** - size of the exported ONNX file: ``4 * params`` (float32) and the description of the unpruned graph; that
+  of a pruned one is never larger, so the file never exceeds this.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from autoprune.formats.onnx_export import onnx_size
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
 from autoprune.groups.channels import Channels
 from autoprune.network.batchnorm import foldable_batchnorms
@@ -58,12 +60,17 @@ class CostModel:
     _params_per_pair: Counts
     _params_per_output: Counts
     _fixed_params: int
+    _description_bytes: int
 
     def cost(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return ``{quantity: cost}`` for kept units per group, ``(n_groups,)``."""
         into, out = self._channels(kept)
         params = int((self._params_per_pair * into * out + self._params_per_output * out).sum()) + self._fixed_params
-        return {"macs": int((self._macs_per_pair * into * out).sum()), "params": params, "bytes": 4 * params}
+        return {
+            "macs": int((self._macs_per_pair * into * out).sum()),
+            "params": params,
+            "bytes": 4 * params + self._description_bytes,
+        }
 
     def layer_macs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return MACs per layer for kept units per group, ``(n_groups,)``."""
@@ -92,8 +99,13 @@ class _Row:
     out: tuple[Channels | None, int]
 
 
-def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[ChannelGroup]) -> CostModel:
-    """Build the cost model of `network` for the decision `groups`; all other groups stay whole."""
+def cost_model(
+    network: Network, all_groups: ChannelGroups, groups: Sequence[ChannelGroup], *, opset: int = 18
+) -> CostModel:
+    """Build the cost model of `network` for the decision `groups`; all other groups stay whole.
+
+    `opset` is that of the file to be exported; it matters for bytes only.
+    """
     rows = _rows(network, all_groups)
     group_of = np.full(all_groups.n_units, -1, dtype=np.int64)
     for index, group in enumerate(groups):
@@ -109,7 +121,7 @@ def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[Cha
                 per_unit[index, column] = count // len(groups[index])
         return _Side(per_unit, offset)
 
-    return CostModel(
+    whole = CostModel(
         tuple(groups),
         tuple(row.layer for row in rows),
         side([row.into for row in rows]),
@@ -118,7 +130,10 @@ def cost_model(network: Network, all_groups: ChannelGroups, groups: Sequence[Cha
         np.array([row.params_per_pair for row in rows], dtype=np.int64),
         np.array([row.params_per_output for row in rows], dtype=np.int64),
         _fixed_params(network, all_groups),
+        0,
     )
+    file_bytes = onnx_size(network.module, input_shape=network.input_shape, opset=opset)
+    return replace(whole, _description_bytes=file_bytes - whole.cost(whole.full())["bytes"])
 
 
 def _rows(network: Network, all_groups: ChannelGroups) -> list[_Row]:

@@ -89,6 +89,11 @@ class Normalization:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __str__(self) -> str:
+        if not self.mean:
+            return "none"
+        return "/".join(",".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+
     def __post_init__(self) -> None:
         """Raise DatasetError where the numbers cannot be applied."""
         if len(self.mean) != len(self.std):

@@ -46,6 +46,6 @@ def load_network(
     if not path.exists():
         raise ModelError(f"model {source} does not exist; expected an .onnx or .safetensors file")
     raise ModelError(
-        f"{path.name}: expected an .onnx file, or a .safetensors file and its architecture; "
+        f"{source}: expected an .onnx file, or a .safetensors file and its architecture; "
         "other formats (.pt, .pth, .pkl) can run code when they are opened and are not read"
     )

@@ -65,6 +65,17 @@ def export_onnx(
     _write(model.SerializeToString(), path)
 
 
+def onnx_size(module: fx.GraphModule, *, input_shape: Shape, opset: int = 17) -> int:
+    """Return the bytes of the file that :func:`export_onnx` would write, without writing it.
+
+    Raises:
+        UnsupportedOperatorError: A layer, or a form of it, that cannot be written.
+
+    """
+    network = fold_batchnorm(network_of(module, input_shape))
+    return int(_model(network, opset, "image", "logits").ByteSize())
+
+
 def _model(network: Network, opset: int, input_name: str, output_name: str) -> ModelProto:
     """Make the model of a network in eval mode."""
     parts = GraphParts(opset)

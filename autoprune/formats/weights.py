@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
 from autoprune.errors import ModelError
@@ -16,7 +16,7 @@ def save_weights(module: fx.GraphModule, path: Path) -> None:
     """Write all parameters and buffers of `module`, completely or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(module).items()}
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary)
+    temporary.write_bytes(save(tensors))  # save_file would make the file readable by its owner alone
     os.replace(temporary, path)
 
 

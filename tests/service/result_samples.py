@@ -99,8 +99,10 @@ def sample_result(*, model: str = "digits_cnn.onnx", warnings: tuple[str, ...] =
     )  # fmt: skip
     return JobResult(
         model=model,
+        architecture=None,
         model_sha256="ef" * 32,
         dataset="digits",
+        normalization="0.3053/0.376",
         input_shape=[1, 8, 8],
         budget="macs=50%",
         limits=LIMITS,

@@ -20,6 +20,7 @@ from autoprune.pruning.policy import PruningPolicy
 from autoprune.service import _cli_options
 from autoprune.service.cli import app, search
 from autoprune.service.demo_network import demo_network, train_demo_network
+from autoprune.service.locks import held
 from autoprune.service.result import JobResult
 from autoprune.service.spec import FinetuneOptions, JobSpec
 
@@ -219,3 +220,11 @@ def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, t
     assert [outcome.policy for outcome in result.outcomes] == ["uniform", "sensitivity"]
     assert all(outcome.cost["macs"] <= result.limits["macs"] for outcome in result.outcomes)
     assert JobResult.model_validate_json((tmp_path / "run" / "result.json").read_text()) == result
+    _, refused = run(*command, "--seed", "7", code=2)
+    assert "holds the results of a job with other settings (seed)" in refused
+
+
+def test_one_search_at_a_time_in_a_folder(model: Path, tmp_path: Path) -> None:
+    with held(tmp_path / ".lock"):
+        _, stderr = run("search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path, code=2)
+    assert "another search is running there" in stderr

@@ -45,6 +45,15 @@ def test_infeasible_budget_states_the_smallest_reachable_value() -> None:
         Budget.parse("macs=5%").resolve(FULL, SMALLEST)
 
 
+def test_a_forgotten_percent_sign_and_ambiguous_flops_are_explained() -> None:
+    with pytest.raises(InfeasibleBudgetError, match="Did you mean 50%"):
+        Budget.parse("macs=50").resolve(FULL, SMALLEST)
+    with pytest.raises(BudgetError, match="twice as many"):
+        Budget.parse("flops=30M")
+    with pytest.raises(BudgetError, match="latency is measured and certified, but cannot be limited yet"):
+        Budget.parse("latency=2ms")
+
+
 def test_budget_that_already_holds_is_refused() -> None:
     with pytest.raises(BudgetError, match="already holds"):
         Budget.parse("macs=2k").resolve(FULL, SMALLEST)
