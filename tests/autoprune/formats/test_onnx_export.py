@@ -217,8 +217,9 @@ def test_networks_of_many_kinds_come_back_from_their_files(name: str, tmp_path: 
         assert _cost(again) == _cost(network)
 
 
-def _cost(network: Network) -> dict[str, int]:
-    return cost_model(network, find_groups(network), ()).cost(())
+def _cost(network: Network) -> tuple[int, int]:
+    cost = cost_model(network, find_groups(network), ()).cost(())
+    return cost["macs"], cost["params"]  # not bytes: imported layers may have longer names
 
 
 def test_a_pruned_network_comes_back_from_its_file(tmp_path: Path) -> None:
