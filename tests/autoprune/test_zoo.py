@@ -12,8 +12,6 @@ from autoprune.errors import ModelError, UnknownNameError
 from autoprune.formats.weights import load_weights
 from autoprune.zoo.registry import ARCHITECTURES, build
 
-MODELS = Path(__file__).parents[3] / "shared" / "models"
-
 #: Parameters in millions, as published (He et al. 2015 tables 6 and 1; Howard et al. 2017; Sandler et al. 2018).
 PARAMETERS = {
     "resnet20_cifar": 0.27, "resnet32_cifar": 0.46, "resnet44_cifar": 0.66, "resnet56_cifar": 0.85,
@@ -67,10 +65,9 @@ def test_errors_say_what_is_known() -> None:
         build("resnet18", input_shape=(3, 8, 8))
 
 
-@pytest.mark.skipif(not MODELS.is_dir(), reason="the reference networks are not here")
 @pytest.mark.parametrize("depth", [20, 56])
-def test_reference_weights_load_and_agree_with_their_onnx_files(depth: int) -> None:
-    path = MODELS / f"resnet{depth}_cifar10_jpeg.safetensors"
+def test_reference_weights_load_and_agree_with_their_onnx_files(shared: Path, depth: int) -> None:
+    path = shared / "models" / f"resnet{depth}_cifar10_jpeg.safetensors"
     network = load_weights(build(f"resnet{depth}_cifar"), path)
     loaded = {name for name in load_file(path) if "num_batches" not in name}
     assert loaded == {name for name in network.module.state_dict() if "num_batches" not in name}

@@ -243,14 +243,10 @@ def test_what_a_killed_builder_left_is_removed_a_day_later(tmp_path: Path) -> No
     assert sorted(path.name for path in folder.iterdir() if path.name[0] == ".") == [".building-new"]
 
 
-REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
-
-
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the CIFAR-10 zips are not beside the repository")
-def test_cifar_test_images(tmp_path: Path) -> None:
+def test_cifar_test_images(shared: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.zip"
     with (
-        zipfile.ZipFile(REAL_DATA / "cifar10_jpeg_test.zip") as whole,
+        zipfile.ZipFile(shared / "data" / "cifar10_jpeg_test.zip") as whole,
         zipfile.ZipFile(part, "w") as few,
     ):
         names = [name for name in whole.namelist() if not name.endswith("/")]

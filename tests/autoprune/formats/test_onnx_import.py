@@ -1,6 +1,5 @@
 """Imported networks compute what the original modules and onnxruntime compute."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from autoprune.formats.onnx_import import import_onnx
 from autoprune.network.layers import LAYERS
 from tests.corpus import EXPORTERS, NETWORKS, Exporter, export, exported, images, input_shape
 
-MODELS = Path(__file__).resolve().parents[4] / "shared" / "models"
 Array = NDArray[Any]
 
 
@@ -52,12 +50,8 @@ def test_corpus_network_is_imported_exactly(name: str, exporter: Exporter) -> No
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar10_jpeg", "resnet56_cifar10_jpeg", "vgg11_bn_cifar10_jpeg"])
-def test_reference_network_is_imported_exactly(name: str) -> None:
-    path = MODELS / f"{name}.onnx"
-    if not path.exists():
-        if os.environ.get("CI") and MODELS.parent.exists():
-            pytest.fail(f"{path} is missing")
-        pytest.skip("reference networks are not here")
+def test_reference_network_is_imported_exactly(shared: Path, name: str) -> None:
+    path = shared / "models" / f"{name}.onnx"
     network = import_onnx(path)
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
