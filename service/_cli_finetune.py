@@ -21,7 +21,7 @@ from autoprune.service._cli_export import Exported, export_checked, show_exporte
 from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.inputs import Inputs, load_inputs
-from autoprune.service.outcome import view
+from autoprune.service.outcome import FILES, view
 from autoprune.service.pipeline import PARITY_IMAGES
 from autoprune.service.recovery import finetuned, pruned, scorer
 from autoprune.service.result import ScoresView
@@ -64,6 +64,7 @@ def run_finetune(params: Mapping[str, object]) -> None:
         before = given if weights is not None else pruned(inputs.problem, plan, inputs.splits)
         teacher = inputs.problem.network.module
         after = finetuned(before, teacher, inputs.splits, spec, policy=None, report=bars, should_stop=should_stop)
+    (folder / FILES["certificate"]).unlink(missing_ok=True)  # it was measured on the file that is replaced now
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
     save_weights(after, folder / "weights.safetensors")

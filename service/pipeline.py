@@ -68,6 +68,8 @@ def run_job(
     directory.mkdir(parents=True, exist_ok=True)
     for name in (RESULT, REPORT):
         (directory / name).unlink(missing_ok=True)
+    for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
+        stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
     job = _Job(spec, inputs, evaluator, directory, progress, should_stop)
     network = inputs.problem.network

@@ -31,13 +31,13 @@ def load_network(
 
     """
     path = Path(source)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         if architecture is None:
             known = ", ".join(ARCHITECTURES)
             raise ModelError(f"{path.name} holds weights only; name their architecture as well, one of: {known}")
         network = build(architecture, num_classes=num_classes, input_shape=input_shape)
         return insert_batchnorm(load_weights(network, path))
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         if architecture is not None:
             raise ModelError(f"{path.name} describes its own architecture; leave out the architecture {architecture!r}")
         return insert_batchnorm(import_onnx(path, input_shape=input_shape))

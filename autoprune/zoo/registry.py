@@ -1,5 +1,6 @@
 """The names of the built-in architectures, and how each is built."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ class Architecture:
     num_classes: int
     input_shape: Shape
 
+
+#: Bounds on what is built for anybody who asks: larger ones take minutes and gigabytes.
+MAX_CLASSES, MAX_IMAGE_VALUES = 100_000, 3 * 512 * 512
 
 _CIFAR = (10, (3, 32, 32))
 _IMAGENET = (1000, (3, 224, 224))
@@ -63,6 +67,11 @@ def build(name: str, *, num_classes: int | None = None, input_shape: Shape | Non
         raise ModelError(f"{name} needs at least one class, found {classes}")
     if len(shape) != 3 or shape[0] < 1:
         raise ModelError(f"{name} takes images of shape (channels, height, width), found {shape}")
+    if classes > MAX_CLASSES or math.prod(shape) > MAX_IMAGE_VALUES:
+        raise ModelError(
+            f"{name}: at most {MAX_CLASSES:,} classes and {MAX_IMAGE_VALUES:,} values per image are built, "
+            f"found {classes:,} classes and images of shape {shape}"
+        )
     if min(shape[1:]) < 16:
         raise ModelError(f"{name} needs images of at least 16 x 16 pixels, found {shape}")
     with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,7 @@
 """The zoo: sizes of the published architectures, key names, and the reference weights where they are at hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -76,3 +77,9 @@ def test_reference_weights_load_and_agree_with_their_onnx_files(shared: Path, de
     expected = session.run(None, {"image": images.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(network.module(images).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [{"num_classes": 10**11}, {"input_shape": (3, 4096, 4096)}, {"num_classes": 0}])
+def test_sizes_that_would_take_the_machine_down_are_refused(sizes: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="class"):
+        build("resnet20_cifar", **sizes)
