@@ -29,7 +29,7 @@ class ModelView(_View):
     size_bytes: _SizeBytes
     input_shape: list[int] = Field(description="One image, (C, H, W).", examples=[[3, 32, 32]])
     output_shape: list[int] = Field(description="Output for one image.", examples=[[10]])
-    cost: dict[str, int] = Field(examples=[{"macs": 125_485_706, "params": 853_018, "bytes": 3_412_072}])
+    cost: dict[str, int] = Field(examples=[{"macs": 125_485_696, "params": 853_018, "bytes": 3_412_072}])
     prunable_groups: int = Field(description="Channel groups that can be pruned.", examples=[27])
     prunable_groups_with_residual: int = Field(description="The same with residual streams.", examples=[30])
     created_at: datetime

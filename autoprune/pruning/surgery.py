@@ -27,9 +27,7 @@ def prune(network: Network, groups: ChannelGroups, plan: Plan) -> fx.GraphModule
         PlanError: The plan does not fit the network.
 
     """
-    plan.check(groups)
-    alive = np.ones(groups.n_units, dtype=bool)
-    alive[list(plan.removed_units(groups))] = False
+    alive = _alive(groups, plan)
     layers = {name: _cut(layer, groups.layers[name], alive) for name, layer in network.layers().items()}
     return network.with_layers(layers)
 
@@ -43,11 +41,17 @@ def mask(network: Network, groups: ChannelGroups, plan: Plan) -> fx.GraphModule:
         PlanError: The plan does not fit the network.
 
     """
+    alive = _alive(groups, plan)
+    layers = {name: _silence(layer, groups.layers[name], alive) for name, layer in network.layers().items()}
+    return network.with_layers(layers)
+
+
+def _alive(groups: ChannelGroups, plan: Plan) -> NDArray[np.bool_]:
+    """Tell for every unit of the network whether a plan, which must fit, keeps it, ``(n_units,)``."""
     plan.check(groups)
     alive = np.ones(groups.n_units, dtype=bool)
     alive[list(plan.removed_units(groups))] = False
-    layers = {name: _silence(layer, groups.layers[name], alive) for name, layer in network.layers().items()}
-    return network.with_layers(layers)
+    return alive
 
 
 def _kept(channels: Channels | None, alive: NDArray[np.bool_]) -> Keep | None:
