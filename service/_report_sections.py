@@ -132,7 +132,7 @@ def certificate_section(outcome: PolicyOutcome) -> str:
     """The certificate of the delivered file: facts measured on the file itself."""
     claims = {key: value for key, value in outcome.certificate.items() if key not in ("latency", "format")}
     parts = [
-        "<p>Counted and measured on the exported ONNX file, not on the network it came from.</p>",
+        "<p>Cost, size, hash, parity and latency are those of the exported ONNX file itself.</p>",
         f"<dl>{facts(claims)}</dl>",
         "<h3>Latency</h3>",
         _latency(outcome.certificate.get("latency")),

@@ -20,7 +20,7 @@ from autoprune.datasets.load import load_dataset
 from autoprune.datasets.splits import SearchSplits, Splits, make_splits, overlap
 from autoprune.errors import ModelError
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.evaluation.metrics import score
+from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.precision import choose_precision, same_ranking
 from autoprune.formats.load import load_network
 from autoprune.network.batchnorm import measure_batchnorm
@@ -173,22 +173,29 @@ def _warnings(network: Network, dataset: ImageDataset, splits: Splits) -> list[s
     if splits.search.labels is None:
         warnings.append("no labels: quality is agreement with the unpruned network, not accuracy")
     elif dataset.labels is not None:
-        classes, chance = len(dataset.class_names), 1 / network.output_shape[0]
-        if classes < network.output_shape[0]:
+        classes, outputs = len(dataset.class_names), network.output_shape[0]
+        if classes < outputs:
             warnings.append(
-                f"the images have {classes} classes, the network tells {network.output_shape[0]} apart: its first "
+                f"the images have {classes} classes, the network tells {outputs} apart: its first "
                 f"{classes} are taken, in alphabetical order of the folders; add the other folders if that is wrong"
             )
-        scores = score(network.module, splits.search.inputs, splits.search.labels)
-        if scores.top1 is not None and scores.top1 < 2 * chance:
-            warnings.append(
-                f"the unpruned network is right on {scores.top1:.1%} of the search images, hardly more than chance "
-                f"({chance:.1%}): check normalisation, class order and that the model is trained"
-            )
-        if len(splits.search) < SEARCH_IMAGES // 2 and scores.top1 is not None:
-            noise = 2 * math.sqrt(max(scores.top1 * (1 - scores.top1), 0.05) / len(splits.search))
-            warnings.append(
-                f"only {len(splits.search)} search images: candidates that differ by less than "
-                f"{100 * noise:.1f} points cannot be told apart"
-            )
+    return warnings
+
+
+def quality_warnings(unpruned: Scores, classes: int) -> list[str]:
+    """Say what the unpruned network's scores on the search split tell about all figures."""
+    if unpruned.top1 is None:
+        return []
+    warnings, chance = [], 1 / classes
+    if unpruned.top1 < 2 * chance:
+        warnings.append(
+            f"the unpruned network is right on {unpruned.top1:.1%} of the search images, hardly more than chance "
+            f"({chance:.1%}): check normalisation, class order and that the model is trained"
+        )
+    if unpruned.images < SEARCH_IMAGES // 2:
+        noise = 2 * math.sqrt(max(unpruned.top1 * (1 - unpruned.top1), 0.05) / unpruned.images)
+        warnings.append(
+            f"only {unpruned.images} search images: candidates that differ by less than "
+            f"{100 * noise:.1f} points cannot be told apart"
+        )
     return warnings

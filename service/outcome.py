@@ -12,7 +12,7 @@ from autoprune.certificate import Certificate, file_sha256, versions
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
-from autoprune.service.inputs import Inputs
+from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, TrialView
 from autoprune.service.spec import JobSpec
@@ -118,7 +118,7 @@ def job_result(
         report=view(report),
         outcomes=outcomes,
         best=max(outcomes, key=quality).policy,
-        warnings=list(inputs.warnings),
+        warnings=[*inputs.warnings, *quality_warnings(search, problem.network.output_shape[0])],
         seed=spec.seed,
         seconds=seconds,
     )
