@@ -23,6 +23,7 @@ from autoprune.service.locks import held
 from autoprune.service.records import Records
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.tables import JobRow, JobState
+from autoprune.service.worker import EXIT_STOPPED
 
 #: Between SIGTERM and SIGKILL.
 GRACE_S = 2.0
@@ -109,7 +110,8 @@ class JobRunner:
             self._records.report(row.id, row.attempts, worker_pid=process.pid)
             end = self._watch(row, process)
             returncode = process.wait()
-        if end is _End.SHUTDOWN:
+        stopped = end is _End.BY_ITSELF and returncode == EXIT_STOPPED  # somebody sent the worker SIGTERM
+        if end is _End.SHUTDOWN or stopped:
             self._requeue(row)
             return
         state, error = JobState.CANCELLED, None

@@ -25,7 +25,7 @@ from autoprune.service.tables import ArtifactRow, JobState, Json
 #: Least time between two progress records of the same stage.
 PROGRESS_S = 0.25
 
-_EXIT_STOPPED = 75
+EXIT_STOPPED = 75
 _EXIT_LOCKED = 76
 _LOCK_S = 5.0
 
@@ -59,7 +59,7 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
         _compute(settings, records, job_id, attempt, stop)
     except Cancelled:
         _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
-        return _EXIT_STOPPED
+        return EXIT_STOPPED
     except AutopruneError as error:
         _log.error("job %s: %s", job_id, error)
         records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": kind_of(error), "detail": str(error)})
