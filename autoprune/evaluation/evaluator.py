@@ -6,7 +6,7 @@ import json
 import torch
 
 from autoprune.datasets.splits import SearchSplits
-from autoprune.evaluation.device import default_device
+from autoprune.network.device import default_device
 from autoprune.evaluation.metrics import Scores, predict, score, score_logits
 from autoprune.evaluation.recalibration import recalibrate
 from autoprune.problem import PruningProblem

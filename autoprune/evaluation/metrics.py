@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
-from autoprune.evaluation.device import batch_on, default_device, ready
+from autoprune.network.device import batch_on, default_device, ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def predict(
         inputs: Images, ``(n, C, H, W)``, normalised.
         batch_size: Images at a time.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
-        device: Where to compute; :func:`autoprune.evaluation.device.default_device` if None.
+        device: Where to compute; :func:`autoprune.network.device.default_device` if None.
 
     Raises:
         DatasetError: No images.
@@ -124,7 +124,7 @@ def score(
         reference_logits: The unpruned network's outputs for the same images, ``(n, classes)``, or None.
         batch_size: Images at a time.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
-        device: Where to compute; :func:`autoprune.evaluation.device.default_device` if None.
+        device: Where to compute; :func:`autoprune.network.device.default_device` if None.
 
     Raises:
         DatasetError: Neither labels nor reference, or labels that do not fit images and classes.

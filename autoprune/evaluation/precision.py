@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from autoprune.errors import UnknownNameError
-from autoprune.evaluation.device import default_device
+from autoprune.network.device import default_device
 
 Precision = Literal["fp32", "bf16"]
 

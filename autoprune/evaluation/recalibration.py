@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import DatasetError, NumericalError
-from autoprune.evaluation.device import batch_on, default_device, is_on
+from autoprune.network.device import batch_on, default_device, is_on
 
 
 def recalibrate(
@@ -28,7 +28,7 @@ def recalibrate(
         inputs: Images of the fit split, ``(n, C, H, W)``, normalised; at least 2.
         batch_size: Images at a time (one more where a single image would be left); batches are of equal size, up to
             one image.
-        device: Where to compute; :func:`autoprune.evaluation.device.default_device` if None. The module stays where
+        device: Where to compute; :func:`autoprune.network.device.default_device` if None. The module stays where
             it is.
 
     Raises:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import DatasetError, ModelError, NumericalError
-from autoprune.evaluation.device import batch_on, default_device, ready
+from autoprune.network.device import batch_on, default_device, ready
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.recovery._augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
@@ -77,7 +77,7 @@ def finetune(
         settings: How to train.
         teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
         progress: Called after each step; what it raises stops the training.
-        device: Where to train; :func:`autoprune.evaluation.device.default_device` if None.
+        device: Where to train; :func:`autoprune.network.device.default_device` if None.
 
     Raises:
         DatasetError: Fewer than two images, labels that do not fit, or neither labels nor a teacher.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autoprune.errors import UnknownNameError
-from autoprune.evaluation.device import default_device
+from autoprune.network.device import default_device
 from autoprune.evaluation.precision import choose_precision, same_ranking
 
 
