@@ -43,6 +43,27 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
+class QuadraticForm:
+    """A cost as a polynomial of the kept counts: ``constant + linear @ kept + kept @ pairs @ kept``, exact.
+
+    Attributes:
+        constant: What stays when nothing is kept.
+        linear: Per unit of each group, ``(n_groups,)``.
+        pairs: Per pair of units of two groups, upper triangular, ``(n_groups, n_groups)``; all three never negative.
+
+    """
+
+    constant: int
+    linear: Counts
+    pairs: Counts
+
+    def at(self, kept: Sequence[int] | Counts) -> int:
+        """Return the cost of kept counts, ``(n_groups,)``."""
+        counts = np.asarray(kept, dtype=np.int64)
+        return self.constant + int(self.linear @ counts + counts @ self.pairs @ counts)
+
+
+@dataclass(frozen=True, slots=True)
 class CostModel:
     """Costs of all policies over `groups`; exact integers, never decreasing in any kept count.
 
@@ -72,6 +93,14 @@ class CostModel:
             "bytes": 4 * params + self._description_bytes,
         }
 
+    def quadratic(self) -> dict[str, QuadraticForm]:
+        """Return ``{quantity: form}``, the same costs as polynomials: a layer multiplies its inputs by its outputs."""
+        nothing = np.zeros_like(self._params_per_output)
+        macs = self._form(self._macs_per_pair, nothing, 0)
+        params = self._form(self._params_per_pair, self._params_per_output, self._fixed_params)
+        size = QuadraticForm(4 * params.constant + self._description_bytes, 4 * params.linear, 4 * params.pairs)
+        return {"macs": macs, "params": params, "bytes": size}
+
     def layer_macs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return MACs per layer for kept units per group, ``(n_groups,)``."""
         into, out = self._channels(kept)
@@ -80,6 +109,17 @@ class CostModel:
     def full(self) -> Counts:
         """Return the kept counts of the unpruned network, ``(n_groups,)``."""
         return np.array([len(group) for group in self.groups], dtype=np.int64)
+
+    def _form(self, per_pair: Counts, per_output: Counts, fixed: int) -> QuadraticForm:
+        """Multiply out the sum over all layers of ``per_pair * inputs * outputs + per_output * outputs``."""
+        into, out = self._into, self._out
+        per_out_unit = per_pair * into.offset + per_output
+        pairs = (into.per_unit * per_pair) @ out.per_unit.T
+        return QuadraticForm(
+            int(per_out_unit @ out.offset) + fixed,
+            out.per_unit @ per_out_unit + into.per_unit @ (per_pair * out.offset),
+            np.triu(pairs) + np.tril(pairs, -1).T,
+        )
 
     def _channels(self, kept: Sequence[int] | Counts) -> tuple[Counts, Counts]:
         counts = np.asarray(kept, dtype=np.int64)
