@@ -12,9 +12,10 @@ from autoprune.costs.cost_model import CostModel, cost_model
 from autoprune.errors import BudgetError, ModelError, SearchError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.network.network import Network
-from autoprune.pruning.criteria import ranking, score_units
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
+from autoprune.reconstruction.gram import GramStatistics
+from autoprune.reconstruction.orders import OBS, check_criterion, magnitude_orders, measured_orders
 
 Counts = NDArray[np.int64]
 
@@ -34,6 +35,9 @@ class PruningProblem:
         limits: Absolute limits, ``{quantity: largest allowed cost}``; hard.
         widths: Per decision group, the allowed kept counts, ascending, the last one the whole group.
         order: Per decision group, its unit indices from most to least important by `criterion`.
+        errors: Per decision group, what the layers behind it lose at each allowed width after reconstruction, relative
+            to the variance of their outputs, ``(n_widths,)``, 0 at the whole group; None without statistics.
+        statistics: Gram matrices of the layers behind the groups; None where candidates are not reconstructed.
         criterion: Name of the criterion that ordered the units.
         model_sha256: Fingerprint of the network as loaded, written into every plan.
 
@@ -46,6 +50,8 @@ class PruningProblem:
     limits: Mapping[str, int]
     widths: tuple[Counts, ...]
     order: tuple[tuple[int, ...], ...]
+    errors: tuple[NDArray[np.float64], ...] | None
+    statistics: GramStatistics | None
     criterion: str
     model_sha256: str
 
@@ -156,6 +162,7 @@ def pruning_problem(
     max_ratio: float = MAX_RATIO,
     include_residual: bool = False,
     groups: ChannelGroups | None = None,
+    statistics: GramStatistics | None = None,
     model_sha256: str | None = None,
     opset: int = 18,
 ) -> PruningProblem:
@@ -165,7 +172,11 @@ def pruning_problem(
     itself unless `network` was prepared with data (measured batch norm) after loading. `opset` is that of the file to
     be exported; it matters for budgets of bytes.
 
+    With `statistics`, Gram matrices of the layers behind the groups, the problem knows the error of every width, and
+    the criterion may be ``"obs"``.
+
     Raises:
+        SearchError: Criterion ``"obs"`` without statistics.
         ModelError: Nothing in the network can be pruned.
         BudgetError: `round_to` or `max_ratio` out of range, or a budget the unpruned network already holds.
         InfeasibleBudgetError: A budget below the smallest reachable cost.
@@ -186,11 +197,28 @@ def pruning_problem(
     costs = cost_model(network, all_groups, chosen, opset=opset)
     widths = tuple(allowed_widths(len(group), round_to, max_ratio) for group in chosen)
     limits = budget.resolve(costs.cost(costs.full()), costs.cost([int(width[0]) for width in widths]))
-    scores = score_units(network, all_groups, criterion)
-    order = tuple(ranking(group, scores) for group in chosen)
+    order, errors = _orders(network, all_groups, chosen, criterion, statistics, widths)
+    fingerprint = model_sha256 or network.fingerprint()
     return PruningProblem(
-        network, all_groups, chosen, costs, limits, widths, order, criterion, model_sha256 or network.fingerprint()
-    )  # fmt: skip
+        network, all_groups, chosen, costs, limits, widths, order, errors, statistics, criterion, fingerprint
+    )
+
+
+def _orders(
+    network: Network,
+    all_groups: ChannelGroups,
+    chosen: Sequence[ChannelGroup],
+    criterion: str,
+    statistics: GramStatistics | None,
+    widths: Sequence[Counts],
+) -> tuple[tuple[tuple[int, ...], ...], tuple[NDArray[np.float64], ...] | None]:
+    """Return the order of every group and, with statistics, the error at every allowed width."""
+    check_criterion(criterion)
+    if statistics is None and criterion != OBS:
+        return magnitude_orders(network, all_groups, chosen, criterion), None
+    measured = measured_orders(network, all_groups, chosen, criterion, statistics)
+    errors = tuple(each.errors[width] for each, width in zip(measured, widths, strict=True))
+    return tuple(each.order for each in measured), errors
 
 
 def allowed_widths(n_units: int, round_to: int, max_ratio: float) -> Counts:

@@ -1,20 +1,24 @@
-"""Evaluation of a plan: prune, recalibrate batch norm on the fit split, score on the search split."""
+"""Evaluation of a plan: prune, reconstruct, recalibrate batch norm on the fit split, score on the search split."""
 
 import hashlib
 import json
 
 import torch
+from torch import fx
 
 from autoprune.datasets.splits import SearchSplits
-from autoprune.network.device import default_device
-from autoprune.evaluation.metrics import Scores, predict, score, score_logits
+from autoprune.errors import SearchError
+from autoprune.evaluation.metrics import Scores, predict, score_logits
 from autoprune.evaluation.recalibration import recalibrate
+from autoprune.network.device import default_device
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
+from autoprune.reconstruction.least_squares import RIDGE
+from autoprune.reconstruction.reconstructor import Reconstructor
 
 #: Raised whenever the same settings would give other scores: journals of older versions are then not reused.
-VERSION = 1
+VERSION = 2
 
 #: Images of the fit split that batch norm is recalibrated on.
 RECALIBRATION_IMAGES = 512
@@ -23,12 +27,14 @@ RECALIBRATION_IMAGES = 512
 class Evaluator:
     """A pure function from plans to scores: same network, splits, settings and plan, same scores.
 
-    It is given the fit and the search split and nothing else. It keeps no state between calls, so any number of
-    them, in any order and in any process, give the same answers.
+    It is given the fit and the search split and nothing else. Candidates are reconstructed where the problem has Gram
+    statistics, and always recalibrated. What it remembers between calls, solved layers, saves time and never changes
+    an answer, so any number of calls, in any order and in any process, give the same scores. One instance belongs to
+    one thread at a time.
 
     Attributes:
         problem: The problem whose plans are evaluated.
-        settings_key: Names everything the scores depend on besides the plan; equal keys, equal scores.
+        settings_key: Names everything the scores depend on besides plan and number of images.
 
     """
 
@@ -42,10 +48,14 @@ class Evaluator:
     ) -> None:
         """Prepare the evaluation of plans of `problem`; runs the unpruned network once on the search split."""
         self.problem = problem
-        self._splits = splits
         self._precision = precision
-        self._recalibration = splits.fit.inputs[:recalibration_images]
+        self._recalibration = splits.fit.inputs[:recalibration_images].clone()  # a view would take all images along
+        self._search = splits.search
         self._reference = predict(problem.network.module, splits.search.inputs, precision=precision)
+        statistics = problem.statistics
+        self._reconstructor = (
+            None if statistics is None else Reconstructor(problem.network, problem.all_groups, statistics)
+        )
         facts = {
             "version": VERSION,
             "torch": torch.__version__,
@@ -55,27 +65,60 @@ class Evaluator:
             "search": splits.search.sha256,
             "recalibration_images": len(self._recalibration),
             "precision": precision,
+            "reconstruction": None if statistics is None else [statistics.key, sorted(statistics.grams), RIDGE],
         }
         self.settings_key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def evaluate(self, plan: Plan) -> Scores:
+    @property
+    def search_images(self) -> int:
+        """Number of images of the search split."""
+        return len(self._search)
+
+    def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
         """Return the scores of the network that `plan` leaves, on the search split, without fine-tuning.
+
+        Args:
+            plan: What to keep.
+            images: Score on the first so many search images; None for all.
 
         Raises:
             PlanError: The plan does not fit the network.
+            SearchError: Not a number of search images.
             NumericalError: The pruned network's statistics or outputs are not finite.
 
         """
-        problem = self.problem
-        module = prune(problem.network, problem.all_groups, plan)
+        return self.score(self.candidate(plan), images=images)
+
+    def candidate(self, plan: Plan) -> fx.GraphModule:
+        """Return the network that `plan` leaves as it is scored: pruned, reconstructed, recalibrated.
+
+        Raises:
+            PlanError: The plan does not fit the network.
+            NumericalError: The pruned network's statistics are not finite.
+
+        """
+        module = prune(self.problem.network, self.problem.all_groups, plan)
+        if self._reconstructor is not None:
+            self._reconstructor.apply(module, plan)
         recalibrate(module, self._recalibration)
-        return self.score(module)
+        return module
 
     def unpruned(self) -> Scores:
         """Return the scores of the unpruned network, its batch norm as trained."""
-        return score_logits(self._reference, self._splits.search.labels, reference_logits=self._reference)
+        return score_logits(self._reference, self._search.labels, reference_logits=self._reference)
 
-    def score(self, module: torch.nn.Module) -> Scores:
-        """Return the scores of any network on the search split, beside the unpruned one."""
-        search = self._splits.search
-        return score(module, search.inputs, search.labels, reference_logits=self._reference, precision=self._precision)
+    def score(self, module: torch.nn.Module, *, images: int | None = None) -> Scores:
+        """Return the scores of any network on the first `images` search images (None: all), beside the unpruned one.
+
+        Raises:
+            SearchError: Not a number of search images.
+            NumericalError: An output is not finite.
+
+        """
+        if images is not None and not 1 <= images <= len(self._search):
+            raise SearchError(f"expected 1 to {len(self._search)} search images to score on, found {images}")
+        labels = self._search.labels
+        logits = predict(module, self._search.inputs[:images], precision=self._precision)
+        return score_logits(
+            logits, None if labels is None else labels[:images], reference_logits=self._reference[:images]
+        )

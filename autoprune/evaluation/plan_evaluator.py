@@ -11,9 +11,10 @@ class PlanEvaluator(Protocol):
     """Scores plans of one problem; :class:`autoprune.evaluation.evaluator.Evaluator` does it for real.
 
     Contract:
-        * `evaluate` is a pure function of `settings_key` and the plan's kept indices: same key, same plan, same scores,
-          in any order and any process. That is why answers can be kept in a journal.
-        * It changes neither the problem nor the plan, and keeps nothing between calls.
+        * `evaluate` is a pure function of `settings_key`, the plan's kept indices and `images`: equal ones, equal
+          scores, in any order and any process. That is why answers can be kept in a journal.
+        * It changes neither the problem nor the plan. What it remembers between calls never shows in the answers.
+        * It may be sent to another process by pickle.
         * It raises PlanError for a plan of another network and NumericalError where a score is not finite.
     """
 
@@ -24,9 +25,14 @@ class PlanEvaluator(Protocol):
 
     @property
     def settings_key(self) -> str:
-        """Name of everything besides the plan that the scores depend on."""
+        """Name of everything besides plan and number of images that the scores depend on."""
         ...
 
-    def evaluate(self, plan: Plan) -> Scores:
-        """Return the scores of the network that `plan` leaves."""
+    @property
+    def search_images(self) -> int:
+        """Number of images of the search split."""
+        ...
+
+    def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
+        """Return the scores of the network that `plan` leaves, on the first `images` search images (None: all)."""
         ...

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from autoprune.errors import UnknownNameError
-from autoprune.network.device import default_device
 from autoprune.evaluation.precision import choose_precision, same_ranking
+from autoprune.network.device import default_device
 
 
 def test_auto_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
