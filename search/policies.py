@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from autoprune.errors import UnknownNameError
 from autoprune.problem import PruningProblem
+from autoprune.search.exact import Exact
 from autoprune.search.random_search import RandomSearch
 from autoprune.search.searcher import Searcher
 from autoprune.search.sensitivity import Sensitivity
@@ -18,6 +19,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "uniform": lambda problem, seed, evaluations: Uniform(problem),
         "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
         "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
+        "exact": Exact,
     }
 )
 

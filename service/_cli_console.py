@@ -219,7 +219,7 @@ def _policy_cells(result: JobResult, outcome: PolicyOutcome, *, tuned: bool) -> 
     score = comparison.metric(result)
     cells = [escape(outcome.policy), comparison.percent(score.of(outcome.report))]
     cells += [comparison.percent(score.of(outcome.report_finetuned))] if tuned else []
-    cells += [comparison.percent(score.of(outcome.search))]
+    cells += [comparison.percent(score.of(outcome.search_pruned))]
     cells += [comparison.percent(score.of(outcome.search_finetuned))] if tuned else []
     cells += [comparison.percent(share) for share in comparison.shares(result, outcome.cost).values()]
     return [*cells, f"{outcome.evaluations:,}", comparison.duration(outcome.seconds)]

@@ -12,6 +12,7 @@ from torch import fx
 
 from autoprune.artifact import load_pruned
 from autoprune.datasets.splits import Split
+from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
@@ -23,12 +24,12 @@ from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.outcome import FILES, view
 from autoprune.service.pipeline import PARITY_IMAGES
-from autoprune.service.recovery import finetuned, pruned, scorer
+from autoprune.service.recovery import finetuned, scorer
 from autoprune.service.result import ScoresView
 from autoprune.service.spec import read_spec
 
-#: Bounds of a problem that any plan fits into.
-_ANY_PLAN = {"include_residual": True, "max_ratio": 0.999999}
+#: A problem that any plan fits into, and that nothing is searched in.
+_ANY_PLAN = {"include_residual": True, "max_ratio": 0.999999, "policies": ["uniform"], "criterion": "l1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,13 @@ def run_finetune(params: Mapping[str, object]) -> None:
     given = load_pruned(network, plan, weights)
     cost = unpruned_cost(network_of(given, network.input_shape))
     budget = f"macs={cost['macs']},params={cost['params']}"  # what the plan costs: training must not change it
-    spec = read_spec({**values, **_ANY_PLAN, "budget": budget})
+    spec = read_spec({**values, **_ANY_PLAN, "budget": budget, "reconstruction": weights is None})
     folder = Path(str(params["output"]))
     _make(folder)
     console = stderr()
     with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
         inputs = load_inputs(spec, bars)
-        before = given if weights is not None else pruned(inputs.problem, plan, inputs.splits)
+        before = given if weights is not None else _cut(inputs, plan)
         teacher = inputs.problem.network.module
         after = finetuned(before, teacher, inputs.splits, spec, policy=None, report=bars, should_stop=should_stop)
     (folder / FILES["certificate"]).unlink(missing_ok=True)  # it was measured on the file that is replaced now
@@ -76,6 +77,11 @@ def run_finetune(params: Mapping[str, object]) -> None:
         typer.echo(text)
     else:
         _show(stdout(), retrained)
+
+
+def _cut(inputs: Inputs, plan: Plan) -> fx.GraphModule:
+    """Return what `plan` leaves of the original, as a search would score it."""
+    return Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision).candidate(plan)
 
 
 def _score(inputs: Inputs, before: fx.GraphModule, after: fx.GraphModule, exported: Exported) -> Retrained:

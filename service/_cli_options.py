@@ -88,7 +88,17 @@ Policies = Annotated[
 ]
 Evaluations = Annotated[int, typer.Option(help="Candidates that each policy may try.", rich_help_panel=_SEARCH)]
 Criterion = Annotated[
-    str, typer.Option(help="How the channels of a group are ranked: l1 or l2.", rich_help_panel=_SEARCH)
+    str,
+    typer.Option(
+        help="How the channels of a group are ranked: obs (by the error they leave), l1 or l2.", rich_help_panel=_SEARCH
+    ),
+]
+Reconstruction = Annotated[
+    bool,
+    typer.Option(help="Solve the layers behind pruned groups for the best weights.", rich_help_panel=_SEARCH),
+]
+Refit = Annotated[
+    bool, typer.Option(help="Solve all layers of each winner once more, in order.", rich_help_panel=_SEARCH)
 ]
 RoundTo = Annotated[
     int, typer.Option(help="Keep multiples of this many channels (8 is often faster).", rich_help_panel=_SEARCH)

@@ -119,6 +119,7 @@ def scores_section(result: JobResult) -> str:
         ("fine-tuned, report split", best.report_finetuned),
         ("unpruned, search split", result.search),
         ("pruned, search split", best.search),
+        ("refitted, search split", best.search_refit),
         ("fine-tuned, search split", best.search_finetuned),
     ):
         if scores is not None:
@@ -218,7 +219,7 @@ def _policy_cells(result: JobResult, outcome: PolicyOutcome, *, tuned: bool) -> 
     score, timed = metric(result), latency_ms(outcome)
     cells = [_policy_name(result, outcome), percent(score.of(outcome.report))]
     cells += [percent(score.of(outcome.report_finetuned))] if tuned else []
-    cells += [percent(score.of(outcome.search))]
+    cells += [percent(score.of(outcome.search_pruned))]
     cells += [percent(score.of(outcome.search_finetuned))] if tuned else []
     cells += [percent(share) for share in shares(result, outcome.cost).values()]
     if latency_ms(best_outcome(result)):

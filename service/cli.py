@@ -100,9 +100,11 @@ def search(
     search_images: opt.SearchImages = None,
     report_images: opt.ReportImages = None,
     normalization: opt.Normalization = None,
-    policies: opt.Policies = ["uniform", "sensitivity"],  # noqa: B006 - read once by typer
+    policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
     evaluations: opt.Evaluations = 100,
-    criterion: opt.Criterion = "l1",
+    criterion: opt.Criterion = "obs",
+    reconstruction: opt.Reconstruction = True,
+    refit: opt.Refit = True,
     round_to: opt.RoundTo = 1,
     max_ratio: opt.MaxRatio = 0.9,
     include_residual: opt.IncludeResidual = False,

@@ -23,9 +23,13 @@ from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.precision import choose_precision, same_ranking
 from autoprune.formats.load import load_network
+from autoprune.groups.channel_group import find_groups
 from autoprune.network.batchnorm import measure_batchnorm
 from autoprune.network.network import Network
 from autoprune.problem import PruningProblem, pruning_problem
+from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
+from autoprune.reconstruction.gram import GramStatistics, collect_grams
+from autoprune.reconstruction.orders import OBS
 from autoprune.search.random_search import RandomSearch
 from autoprune.service.spec import JobSpec, Progress
 
@@ -83,6 +87,12 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
     normalization = named or default_normalization(dataset)
     splits = _splits(spec, dataset, held_out, normalization)
     measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+    groups = find_groups(measured)
+    statistics = None
+    if spec.reconstruction:
+        report(Progress(stage="load", done=0, total=0, message="statistics for reconstruction", policy=None))
+        chosen = groups.prunable(include_residual=spec.include_residual)
+        statistics = collect_grams(measured, chosen, splits.fit.inputs[:STATISTICS_IMAGES], seed=spec.seed)
     problem = pruning_problem(
         measured,
         budget,
@@ -90,10 +100,12 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         round_to=spec.round_to,
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
+        groups=groups,
+        statistics=statistics,
         model_sha256=fingerprint,
         opset=spec.opset,
     )
-    warnings = _warnings(network, dataset, splits)
+    warnings = [*_warnings(network, dataset, splits), *_statistics_warnings(statistics)]
     precision = choose_precision(spec.precision)
     if spec.precision == "auto" and precision == "bf16" and not ranks_alike(problem, splits.for_search()):
         warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
@@ -122,12 +134,26 @@ def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:
     pruning_problem(
         network,
         budget,
-        criterion=spec.criterion,
+        criterion="l1" if spec.criterion == OBS else spec.criterion,
         round_to=spec.round_to,
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
         opset=spec.opset,
     )
+
+
+def _statistics_warnings(statistics: GramStatistics | None) -> list[str]:
+    """Say which layers are not reconstructed, or from too few samples."""
+    if statistics is None:
+        return []
+    warnings = [f"layer {name!r} is not reconstructed: {why}" for name, why in statistics.unmeasured.items()]
+    if statistics.underdetermined:
+        named = ", ".join(statistics.underdetermined[:5])
+        warnings.append(
+            f"{len(statistics.underdetermined)} layers ({named}) have more inputs than there are samples: where the "
+            "images do not decide, their weights stay; give more fit images"
+        )
+    return warnings
 
 
 def _dataset(source: str, network: Network, progress: Callable[[int, int], None]) -> ImageDataset:

@@ -34,7 +34,8 @@ class Finalist:
         policy: Its name.
         folder: Where its files lie.
         search: What it found.
-        before: The pruned network, recalibrated.
+        before: The pruned network as the search scored it, or after the refit.
+        search_refit: Scores of `before` on the search split where the refit helped; else None.
         finetuned: The same after fine-tuning; None without.
         search_finetuned: Scores of `finetuned` on the search split.
         masked_error: Difference between masked and pruned network.
@@ -48,6 +49,7 @@ class Finalist:
     folder: Path
     search: SearchResult
     before: fx.GraphModule
+    search_refit: Scores | None
     finetuned: fx.GraphModule | None
     search_finetuned: Scores | None
     masked_error: float
@@ -83,6 +85,7 @@ def policy_outcome(
         kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
         cost=finalist.cost,
         search=view(best.scores),
+        search_refit=None if finalist.search_refit is None else view(finalist.search_refit),
         search_finetuned=None if finalist.search_finetuned is None else view(finalist.search_finetuned),
         report=view(score(finalist.before)),
         report_finetuned=None if tuned is None else view(score(tuned)),
@@ -99,7 +102,7 @@ def job_result(
     problem = inputs.problem
 
     def quality(outcome: PolicyOutcome) -> tuple[float, float]:
-        scores = Scores.from_dict((outcome.search_finetuned or outcome.search).model_dump())
+        scores = Scores.from_dict((outcome.search_finetuned or outcome.search_pruned).model_dump())
         return scores.objective, -scores.regret
 
     return JobResult(

@@ -20,7 +20,7 @@ from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
-from autoprune.service.recovery import finetuned, pruned, scorer
+from autoprune.service.recovery import finetuned, refitted, scorer
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.spec import JobSpec, Progress
@@ -123,7 +123,11 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
     problem, splits = inputs.problem, inputs.splits
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
-    before = pruned(problem, plan, splits)
+    before, refit_scores = job.evaluator.candidate(plan), None
+    if spec.refit:
+        job.say("refit", 0, 1, "layers solved in order", policy)
+        better = refitted(job.evaluator, found.best, splits, seed=spec.seed)
+        before, refit_scores = better or (before, None)
     tuned = None
     if spec.finetune_epochs > 0:
         tuned = finetuned(
@@ -157,6 +161,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         folder=folder,
         search=found,
         before=before,
+        search_refit=refit_scores,
         finetuned=tuned,
         search_finetuned=None if tuned is None else job.evaluator.score(tuned),
         masked_error=masked_error,

@@ -1,4 +1,4 @@
-"""What happens to a policy's winner: prune, recalibrate, fine-tune; and how networks are scored on a split."""
+"""What happens to a policy's winner: refit, fine-tune; and how networks are scored on a split."""
 
 from collections.abc import Callable
 
@@ -6,22 +6,28 @@ from torch import fx
 
 from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled
-from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES
+from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores, predict, score_logits
-from autoprune.evaluation.recalibration import recalibrate
-from autoprune.problem import PruningProblem
-from autoprune.pruning.plan import Plan
-from autoprune.pruning.surgery import prune
+from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
+from autoprune.reconstruction.refit import refit
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.search.searcher import Trial
 from autoprune.service.spec import JobSpec, Progress
 
 
-def pruned(problem: PruningProblem, plan: Plan, splits: Splits) -> fx.GraphModule:
-    """Return the network that `plan` leaves, with batch norm recalibrated as in every evaluation."""
-    module = prune(problem.network, problem.all_groups, plan)
-    recalibrate(module, splits.fit.inputs[:RECALIBRATION_IMAGES])
-    return module
+def refitted(evaluator: Evaluator, found: Trial, splits: Splits, *, seed: int) -> tuple[fx.GraphModule, Scores] | None:
+    """Return a search's winner after a refit of all its layers, with its scores on the search split.
+
+    None where the refit did not help: the search split decides.
+    """
+    problem = evaluator.problem
+    plan = problem.plan(found.policy)
+    module = evaluator.reconstructed(plan)
+    refit(problem.network, problem.all_groups, plan, module, splits.fit.inputs[:STATISTICS_IMAGES], seed=seed)
+    scores = evaluator.score(module)
+    helped = (scores.objective, -scores.regret) > (found.objective, -found.scores.regret)
+    return (module, scores) if helped else None
 
 
 def finetuned(

@@ -47,9 +47,10 @@ class PolicyOutcome(_Value):
 
     Attributes:
         kept: Units kept per decision group, by group name.
-        search: Scores of the winner on the search split, before fine-tuning.
+        search: Scores of the winner on the search split, as the search saw it.
+        search_refit: The same after the refit; None where there was none, or where it did not help.
         search_finetuned: The same after fine-tuning; None without fine-tuning.
-        report: Scores on the report split, before fine-tuning.
+        report: Scores on the report split, after the refit if it helped, before fine-tuning.
         report_finetuned: The same after fine-tuning; None without fine-tuning.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate).
@@ -63,12 +64,18 @@ class PolicyOutcome(_Value):
     kept: dict[str, int]
     cost: dict[str, int]
     search: ScoresView
+    search_refit: ScoresView | None
     search_finetuned: ScoresView | None
     report: ScoresView
     report_finetuned: ScoresView | None
     trials: list[TrialView]
     certificate: dict[str, object]
     artifacts: dict[str, str]
+
+    @property
+    def search_pruned(self) -> ScoresView:
+        """Scores on the search split of the network that `report` speaks of: after the refit if it helped."""
+        return self.search_refit or self.search
 
 
 class JobResult(_Value):

@@ -2,9 +2,9 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.errors import AutopruneError, UnknownNameError
@@ -69,7 +69,7 @@ class JobSpec(BaseModel):
                     "model": EXAMPLE_MODEL_ID,
                     "dataset": EXAMPLE_DATASET_ID,
                     "budget": "macs=50%,params=60%",
-                    "policies": ["uniform", "random", "sensitivity"],
+                    "policies": ["uniform", "random", "sensitivity", "exact"],
                     "evaluations": 200,
                     "criterion": "l2",
                     "finetune_epochs": 10,
@@ -112,17 +112,28 @@ class JobSpec(BaseModel):
         examples=["macs=50%", "macs=40%,params=100k", "bytes=1MB"],
     )
     policies: tuple[_Text, ...] = Field(
-        default=("uniform", "sensitivity"),
+        default=("uniform", "sensitivity", "exact"),
         strict=False,
         min_length=1,
         max_length=32,
         description="Who proposes the ratios; all of them get the same number of evaluations.",
-        examples=[["uniform", "random", "sensitivity"]],
+        examples=[["uniform", "random", "sensitivity", "exact"]],
     )
     evaluations: int = Field(
         default=100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated."
     )
-    criterion: Literal["l1", "l2"] = Field(default="l1", description="How the channels of a group are ranked.")
+    criterion: Literal["obs", "l1", "l2"] = Field(
+        default="obs",
+        description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
+        "by the magnitude of their weights.",
+    )
+    reconstruction: bool = Field(
+        default=True, description="Solve the layers behind pruned groups for the best weights on what they keep."
+    )
+    refit: bool = Field(
+        default=True,
+        description="Solve all layers of each winner once more, in order; kept where the search images are better off.",
+    )
     round_to: int = Field(default=1, ge=1, le=1024, description="Kept channels are multiples of this number.")
     max_ratio: float = Field(default=0.9, gt=0, lt=1, description="Largest fraction of a group that may be removed.")
     include_residual: bool = Field(default=False, description="Also prune residual streams.")
@@ -158,6 +169,16 @@ class JobSpec(BaseModel):
         if value is not None and not all(1 <= size <= 4096 for size in value):
             raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
         return value
+
+    @model_validator(mode="after")
+    def _check_requirements(self) -> Self:
+        """Refuse settings that contradict each other."""
+        for name, asked in (("criterion 'obs'", self.criterion == "obs"), ("policy 'exact'", "exact" in self.policies)):
+            if asked and not self.reconstruction:
+                raise PydanticCustomError(
+                    "reconstruction", "{name} needs reconstruction; turn it on or choose another", {"name": name}
+                )
+        return self
 
     @field_validator("policies")
     @classmethod
@@ -210,7 +231,7 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str = Field(description="load, search, finetune, measure, report or done.", examples=["search"])
+    stage: str = Field(description="load, search, refit, finetune, measure, report or done.", examples=["search"])
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
     total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])
     message: str = Field(default="", description="What the steps are, in words.", examples=["candidates evaluated"])

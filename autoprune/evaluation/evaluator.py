@@ -14,7 +14,7 @@ from autoprune.network.device import default_device
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
-from autoprune.reconstruction.least_squares import RIDGE
+from autoprune.reconstruction.least_squares import PULL
 from autoprune.reconstruction.reconstructor import Reconstructor
 
 #: Raised whenever the same settings would give other scores: journals of older versions are then not reused.
@@ -65,7 +65,7 @@ class Evaluator:
             "search": splits.search.sha256,
             "recalibration_images": len(self._recalibration),
             "precision": precision,
-            "reconstruction": None if statistics is None else [statistics.key, sorted(statistics.grams), RIDGE],
+            "reconstruction": None if statistics is None else [statistics.key, sorted(statistics.grams), PULL],
         }
         self.settings_key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -97,10 +97,20 @@ class Evaluator:
             NumericalError: The pruned network's statistics are not finite.
 
         """
+        module = self.reconstructed(plan)
+        recalibrate(module, self._recalibration)
+        return module
+
+    def reconstructed(self, plan: Plan) -> fx.GraphModule:
+        """Return the network that `plan` leaves, reconstructed, with the batch norm statistics of the unpruned one.
+
+        Raises:
+            PlanError: The plan does not fit the network.
+
+        """
         module = prune(self.problem.network, self.problem.all_groups, plan)
         if self._reconstructor is not None:
             self._reconstructor.apply(module, plan)
-        recalibrate(module, self._recalibration)
         return module
 
     def unpruned(self) -> Scores:

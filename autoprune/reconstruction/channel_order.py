@@ -19,7 +19,7 @@ from autoprune.groups.channel_group import ChannelGroup, ChannelGroups
 from autoprune.network.batchnorm import foldable_batchnorms
 from autoprune.network.network import Network
 from autoprune.reconstruction.gram import Gram, GramStatistics
-from autoprune.reconstruction.least_squares import RIDGE, damped
+from autoprune.reconstruction.least_squares import damped, pull
 from autoprune.reconstruction.patches import features_of, has_bias, weight_matrix
 
 Errors = NDArray[np.float64]
@@ -47,7 +47,7 @@ def channel_order(
     statistics: GramStatistics,
     *,
     order: Sequence[int] | None = None,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
 ) -> ChannelOrder | None:
     """Return the OBS order of `group` with its errors; with `order`, the errors of that order.
 
@@ -59,7 +59,7 @@ def channel_order(
         group: The group to order.
         statistics: Gram matrices of its consumers.
         order: Unit indices from most to least important, to be followed instead of the cheapest.
-        ridge: Relative pull towards the trained weights, as in the reconstruction.
+        ridge: Relative pull towards the trained weights, as in the reconstruction; None for what fits the samples.
 
     Raises:
         NumericalError: A Gram matrix has no inverse even with a stronger pull.
@@ -127,7 +127,13 @@ class _Map:
 
 
 def _maps(
-    name: str, layer: nn.Module, groups: ChannelGroups, group: ChannelGroup, gram: Gram, fit_bias: bool, ridge: float
+    name: str,
+    layer: nn.Module,
+    groups: ChannelGroups,
+    group: ChannelGroup,
+    gram: Gram,
+    fit_bias: bool,
+    ridge: float | None,
 ) -> list[_Map]:
     """Return the linear maps of one consumer."""
     source = groups.layers[name].inputs[0]
@@ -144,7 +150,7 @@ def _maps(
     return [
         _Map(
             torch.cat([weight[i], bias[i][:, None]], dim=1)[:, :size].clone(),
-            _inverse(name, gram.matrix[i], size, ridge),
+            _inverse(name, gram.matrix[i], size, pull(weight.shape[2], gram.samples) if ridge is None else ridge),
             {unit: torch.cat(parts) for unit, parts in columns[i].items()},
             scale,
         )

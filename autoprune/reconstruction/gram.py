@@ -63,6 +63,11 @@ class GramStatistics:
     settings: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def underdetermined(self) -> tuple[str, ...]:
+        """Layers with fewer samples than features: their equations have many solutions."""
+        return tuple(name for name, gram in self.grams.items() if gram.samples < gram.matrix.shape[1])
+
+    @property
     def key(self) -> str:
         """Name what the matrices depend on besides network and images."""
         return hashlib.sha256(json.dumps(dict(self.settings), sort_keys=True).encode()).hexdigest()[:16]

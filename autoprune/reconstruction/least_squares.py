@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Pull towards the trained weights, relative to the mean square of a feature: decides where the data does not.
-RIDGE = 1e-6
+#: Pull towards the trained weights per feature and sample, relative to the mean square of a feature. A Gram matrix of
+#: few samples is noisy by about ``sqrt(features / samples)``; the pull keeps least squares from fitting that noise.
+PULL = 0.1
 
 #: Mean square of a feature below which a layer sees nothing at all: its equations then keep the trained weights.
 TINY = 1e-12
@@ -30,6 +31,11 @@ class Solution:
     singular: bool
 
 
+def pull(features: int, samples: int) -> float:
+    """Return the ridge, relative to the mean square of a feature, for a matrix of so many features and samples."""
+    return PULL * features / samples
+
+
 def damped(gram: Tensor, ridge: float) -> Tensor:
     """Return a copy of `gram`, ``(features + 1, features + 1)``, with the pull on the diagonal; none on the bias."""
     result = gram.clone()
@@ -39,7 +45,7 @@ def damped(gram: Tensor, ridge: float) -> Tensor:
 
 
 def solve_kept(
-    gram: Tensor, weight: Tensor, bias: Tensor, kept: Tensor, *, fit_bias: bool = True, ridge: float = RIDGE
+    gram: Tensor, weight: Tensor, bias: Tensor, kept: Tensor, *, fit_bias: bool = True, ridge: float
 ) -> Solution:
     """Return the weights on `kept` features that come closest to what all features gave.
 

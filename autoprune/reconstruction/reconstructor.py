@@ -13,7 +13,7 @@ from autoprune.network.batchnorm import foldable_batchnorms
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.reconstruction.gram import GramStatistics
-from autoprune.reconstruction.least_squares import RIDGE, solve_kept
+from autoprune.reconstruction.least_squares import pull, solve_kept
 from autoprune.reconstruction.patches import LINEAR_MAPS, features_of, has_bias, n_maps, weight_matrix
 
 #: Bytes of solved weights remembered between candidates, which often share layers.
@@ -36,9 +36,17 @@ class Reconstructor:
     """
 
     def __init__(
-        self, network: Network, groups: ChannelGroups, statistics: GramStatistics, *, ridge: float = RIDGE
+        self, network: Network, groups: ChannelGroups, statistics: GramStatistics, *, ridge: float | None = None
     ) -> None:
-        """Prepare the layers that `statistics` measured."""
+        """Prepare the layers that `statistics` measured.
+
+        Args:
+            network: The unpruned network.
+            groups: All its groups.
+            statistics: Gram matrices of the layers to reconstruct.
+            ridge: Relative pull towards the trained weights; None for one that fits features and samples.
+
+        """
         self._groups, self._statistics, self._ridge = groups, statistics, ridge
         self._layers = {name: network.layers()[name] for name in statistics.grams}
         self._before_norm = frozenset(foldable_batchnorms(network).values())
@@ -93,9 +101,11 @@ class Reconstructor:
             index, features = features_of(layer, position)
             columns[index].append(features)
         fit_bias = has_bias(layer) or name in self._before_norm
-        gram = self._statistics.grams[name].matrix
+        measured = self._statistics.grams[name]
+        gram = measured.matrix
+        ridge = pull(weight.shape[2], measured.samples) if self._ridge is None else self._ridge
         solutions = [
-            solve_kept(gram[i], weight[i], bias[i], torch.cat(columns[i]), fit_bias=fit_bias, ridge=self._ridge)
+            solve_kept(gram[i], weight[i], bias[i], torch.cat(columns[i]), fit_bias=fit_bias, ridge=ridge)
             for i in range(len(columns))
         ]
         rows = torch.cat([solution.weight for solution in solutions]).float()

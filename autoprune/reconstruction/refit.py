@@ -20,7 +20,7 @@ from autoprune.network.layers import Add
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.reconstruction.gram import POINTS, moments
-from autoprune.reconstruction.least_squares import RIDGE, damped
+from autoprune.reconstruction.least_squares import damped, pull
 from autoprune.reconstruction.patches import LINEAR_MAPS, has_bias, outputs_at, sample_patches, weight_matrix
 
 #: Bytes that the activations of both networks may take; fewer images are used where they do not fit.
@@ -39,7 +39,7 @@ def refit(
     *,
     points: int = POINTS,
     seed: int = 0,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: torch.device | None = None,
 ) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def refit(
         images: Of the fit split, ``(n, C, H, W)``, normalised.
         points: Output positions sampled per image and layer.
         seed: Of the sampling.
-        ridge: Relative pull towards the weights the layer has.
+        ridge: Relative pull towards the weights the layer has; None for what fits features and samples.
         memory_bytes: Bound on activations.
         device: Where to compute; :func:`autoprune.network.device.default_device` if None.
 
@@ -90,7 +90,7 @@ class _Run:
         device: torch.device,
         points: int,
         seed: int,
-        ridge: float,
+        ridge: float | None,
     ) -> None:
         self._groups, self._device, self._points, self._ridge = groups, device, points, ridge
         self._original, self._module = network.layers(), module
@@ -117,7 +117,7 @@ class _Run:
         with torch.no_grad():
             for node in self._nodes:
                 name, sources = str(node.target), [source.name for source in node.all_input_nodes]
-                wanted = _call(self._original[name], [self._wanted[s] for s in sources], self._device)
+                wanted = _call(self._original[name], [self._wanted[s] for s in sources], len(images), self._device)
                 layer = self._module.get_submodule(name)
                 is_hit = any(s in changed for s in sources)
                 if is_hit and isinstance(layer, LINEAR_MAPS):
@@ -127,7 +127,7 @@ class _Run:
                     unsolved.append(name)
                 if is_hit or self._is_cut(name):
                     changed.add(node.name)
-                    actual = _call(layer, [self._actual[s] for s in sources], self._device)
+                    actual = _call(layer, [self._actual[s] for s in sources], len(images), self._device)
                 else:
                     actual = wanted
                 self._wanted[node.name], self._actual[node.name] = wanted, actual
@@ -165,7 +165,8 @@ class _Run:
         assert target is not None
         norm = self._norm_after.get(str(node.target))
         fit_bias = has_bias(layer) or norm is not None
-        solution = _solve(layer, (gram / samples).cpu(), (target / samples).cpu(), fit_bias, self._ridge)
+        ridge = pull(gram.shape[1] - 1, samples) if self._ridge is None else self._ridge
+        solution = _solve(layer, (gram / samples).cpu(), (target / samples).cpu(), fit_bias, ridge)
         if solution is None:
             return False
         weight, bias = solution
@@ -230,18 +231,18 @@ def _solve(
     return solved[:, :-1].transpose(1, 2).flatten(0, 1), solved[:, -1].flatten()
 
 
-def _call(layer: nn.Module, inputs: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Run one layer on all images, a batch at a time."""
+def _call(layer: nn.Module, inputs: Sequence[Tensor], n: int, device: torch.device) -> Tensor:
+    """Run one layer on all `n` images, a batch at a time; constants come without a batch."""
     layer = ready(layer, device)
     if not inputs:
         result: Tensor = layer()
         return result
-    n = max(len(each) for each in inputs)
+    batched = [each.dim() > 0 and len(each) == n for each in inputs]
     parts = [
-        layer(*(each if len(each) != n else each[start : start + _BATCH] for each in inputs))
+        layer(*(each[start : start + _BATCH] if split else each for each, split in zip(inputs, batched, strict=True)))
         for start in range(0, n, _BATCH)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts) if any(batched) else parts[0]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -64,6 +64,7 @@ def outcome(policy: str, top1: float, trials: int, seed: int) -> PolicyOutcome:
         kept=kept,
         cost=cost,
         search=scores(top1, 270),
+        search_refit=scores(top1 + 0.01, 270),
         search_finetuned=scores(top1 + 0.03, 270),
         report=scores(top1 - 0.01, 269),
         report_finetuned=scores(top1 + 0.02, 269),
