@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import DatasetError, ModelError, NumericalError
-from autoprune.network.device import batch_on, default_device, ready
 from autoprune.evaluation.metrics import check_labels, predict
+from autoprune.network.device import batch_on, default_device, ready
 from autoprune.recovery._augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
 
