@@ -217,7 +217,7 @@ def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, t
     stdout, stderr_text = run(*command)
     result = JobResult.model_validate_json(stdout)
     assert "note:" in stderr_text  # other settings than the first time
-    assert [outcome.policy for outcome in result.outcomes] == ["uniform", "sensitivity"]
+    assert [outcome.policy for outcome in result.outcomes] == ["uniform", "sensitivity", "exact"]
     assert all(outcome.cost["macs"] <= result.limits["macs"] for outcome in result.outcomes)
     assert JobResult.model_validate_json((tmp_path / "run" / "result.json").read_text()) == result
     _, refused = run(*command, "--seed", "7", code=2)
