@@ -1,0 +1,178 @@
+"""Label setting: all choices of widths along a chain that can still become the best, from its first group to its last.
+
+A dynamic program over Pareto frontiers (Nemhauser and Ullmann 1969). Lagrangian lower bounds on what is still to come
+keep the frontiers short, as in resource-constrained shortest paths (Handler and Zang 1980).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.search._chain import Chain, Counts, Floats, Sweep, sweeps, total
+
+#: Labels kept per position: few at first, so that the rounds after start from a good choice and cut more.
+_ROUNDS = (100, 2_000, 20_000)
+
+#: Labels times open widths, over all positions, in a round: fewer labels are kept where many widths remain open.
+_MOST_EXTENSIONS, _FEWEST = 5_000_000, 500
+
+#: Most sweeps whose bounds are used, best bounds first.
+_MOST_BOUNDS = 8
+
+#: Candidates formed at once, about 100 bytes each.
+_MOST_CANDIDATES = 500_000
+
+#: Errors closer than this share of each other count as equal.
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best choice found.
+
+    Attributes:
+        choice: Indices into the widths, ``(n,)``; None if no choice with an error below the one asked for is known.
+        error: Its sum of errors, or the one asked for.
+        proven: Whether no choice within the limits has a smaller one.
+
+    """
+
+    choice: Counts | None
+    error: float
+    proven: bool
+
+
+def best_choice(chain: Chain, errors: Sequence[Floats], below: float = np.inf) -> Best:
+    """Return the choice of widths within the limits with the smallest sum of errors, if that is under `below`.
+
+    `errors` has one error per width and position, ``(n_widths,)``. Exact unless more than 20,000 labels remain at one
+    position, which the result's `proven` tells: those with the smallest lower bounds are kept then.
+    """
+    found = sweeps(chain, errors, below)
+    smallest = np.zeros(len(chain.widths), dtype=np.int64)
+    known = [(one.error, one.choice) for one in found if one.fits] + [(total(errors, smallest), smallest)]
+    error, choice = min(known, key=lambda pair: pair[0])
+    best = Best(choice, error, False) if error < below else Best(None, below, False)
+    found = sorted(found, key=lambda one: -one.bound)[:_MOST_BOUNDS]
+    if found[0].bound >= _just_under(best.error):
+        return Best(best.choice, best.error, True)
+    frontiers = _Frontiers(chain, errors, found)
+    for most in _ROUNDS:
+        best = frontiers.search(best, most)
+        if best.proven:
+            break
+    return best
+
+
+def _just_under(error: float) -> float:
+    """Return the largest error that counts as smaller."""
+    return error * (1 - _TOLERANCE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Partial choices up to one position."""
+
+    cost: Counts  # (n, n_limits), exact
+    error: Floats  # (n,)
+    bound: Floats  # (n,): no completion has a smaller sum of errors
+    width: Counts  # (n,), index of the width chosen at this position
+    parent: Counts  # (n,), row of the label before that it extends
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "_Labels":
+        return _Labels(self.cost[rows], self.error[rows], self.bound[rows], self.width[rows], self.parent[rows])
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+
+class _Frontiers:
+    """Label setting on one chain with one set of errors, cut by the bounds of several sweeps, the best one first."""
+
+    def __init__(self, chain: Chain, errors: Sequence[Floats], found: Sequence[Sweep]) -> None:
+        self._chain = chain
+        self._errors = errors
+        self._prices = np.array([one.prices for one in found])  # (n_sweeps, n_limits)
+        self._tails = [np.array(tails) for tails in zip(*(one.tails for one in found), strict=True)]
+        through = []
+        for one in found:
+            heads, offset = chain.heads(one.own, one.prices), one.prices @ chain.full_room
+            through.append([h + own + t - offset for h, own, t in zip(heads, one.own, one.tails, strict=True)])
+        #: Per position, a lower bound on the error of all choices with each width, ``(n_widths,)``.
+        self._through = [np.max(bounds, axis=0) for bounds in zip(*through, strict=True)]
+
+    def search(self, known: Best, most: int) -> Best:
+        """Return the best choice, `known` if none beats it; of more than `most` labels the least promising go."""
+        n_limits = len(self._chain.room)
+        none = np.zeros(1, dtype=np.int64)
+        labels = _Labels(np.zeros((1, n_limits), dtype=np.int64), np.zeros(1), np.zeros(1), none, none)
+        steps: list[_Labels] = []
+        below = _just_under(known.error)
+        most = min(most, max(_FEWEST, _MOST_EXTENSIONS // sum(int((t < below).sum()) for t in self._through)))
+        proven = True
+        for position in range(len(self._chain.widths)):
+            labels = self._extend(labels, position, below)
+            labels = labels[_frontier(labels, self._chain.linked[position])]
+            if len(labels) > most:
+                proven = False
+                labels = labels[np.sort(np.argsort(labels.bound, kind="stable")[:most])]
+            steps.append(labels)
+        if not (labels.error < below).any():
+            return Best(known.choice, known.error, proven)
+        row = int(np.lexsort((*labels.cost.T[::-1], labels.error))[0])
+        error, choice = float(labels.error[row]), []
+        for labels in reversed(steps):
+            choice.append(int(labels.width[row]))
+            row = int(labels.parent[row])
+        return Best(np.array(choice[::-1], dtype=np.int64), error, proven)
+
+    def _extend(self, labels: _Labels, position: int, below: float) -> _Labels:
+        """Extend every label by every width of `position` that can lead to a sum of errors under `below`."""
+        widths = np.flatnonzero(self._through[position] < below)
+        size = max(1, _MOST_CANDIDATES // max(1, len(widths)))
+        parts = [
+            self._extended(labels[start : start + size], start, position, widths, below)
+            for start in range(0, max(1, len(labels)), size)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        names = ("cost", "error", "bound", "width", "parent")
+        return _Labels(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def _extended(self, labels: _Labels, start: int, position: int, widths: Counts, below: float) -> _Labels:
+        """Extend `labels`, which begin at row `start`, by `widths`, given as indices."""
+        chain, tails = self._chain, self._tails[position]
+        cost = labels.cost[:, None, :] + chain.costs[position][widths]  # (n, n_widths, n_limits)
+        if position and chain.linked[position - 1]:
+            before = chain.widths[position - 1][labels.width]
+            pairs = np.multiply.outer(before, chain.widths[position][widths])
+            cost += pairs[:, :, None] * chain.links[position - 1]
+        error = labels.error[:, None] + self._errors[position][widths]
+        bound = error + ((cost - chain.room) / chain.scale) @ self._prices[0] + tails[0][widths]
+        fits = (cost + chain.following[position][widths] <= chain.room).all(axis=2)
+        row, column = np.nonzero(fits & (bound < below))
+        cost, error, width = cost[row, column], error[row, column], widths[column]
+        spent = ((cost - chain.room) / chain.scale) @ self._prices.T  # (n, n_sweeps)
+        bound = error + (spent + tails[:, width].T).max(axis=1)
+        keep = bound < below
+        return _Labels(cost[keep], error[keep], bound[keep], width[keep], (start + row)[keep])
+
+
+def _frontier(labels: _Labels, linked: bool) -> NDArray[np.int64]:
+    """Return the rows of the labels that are not dominated, by cost; apart for every last width where that matters.
+
+    With one limit these are all; with several, one label per cost vector is kept, and bounds do the rest.
+    """
+    state = labels.width if linked else np.zeros_like(labels.width)
+    rank = np.unique(labels.error, return_inverse=True)[1]
+    order = np.lexsort((rank, *labels.cost.T[::-1], state))
+    keep = np.ones(len(order), dtype=bool)
+    if labels.cost.shape[1] == 1:
+        level = rank[order] - state[order] * (len(order) + 1)  # every state starts below the one before
+        keep[1:] = level[1:] < np.minimum.accumulate(level)[:-1]
+    else:
+        cost, state = labels.cost[order], state[order]
+        keep[1:] = (state[1:] != state[:-1]) | (cost[1:] != cost[:-1]).any(axis=1)
+    return order[keep]
