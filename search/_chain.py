@@ -131,24 +131,29 @@ def sweep(chain: Chain, errors: Sequence[Floats], prices: Floats) -> Sweep:
     return Sweep(prices, own, tails, bound, found, total(errors, found), excess)
 
 
-def sweeps(chain: Chain, errors: Sequence[Floats], below: float) -> list[Sweep]:
-    """Sweep at better and better prices, by cutting planes (Kelley 1960), the first time at none.
+def sweeps(chain: Chain, errors: Sequence[Floats], below: float, prices: Floats | None = None) -> list[Sweep]:
+    """Sweep at better and better prices, by cutting planes (Kelley 1960), beginning at `prices` if given.
 
     Ends where the best bound is as high as prices can make it, nearly so compared with what the best fitting choice
     leaves open, or high enough to show that no choice has an error under `below`.
     """
-    found = [sweep(chain, errors, np.zeros(len(chain.room)))]
+    found = [sweep(chain, errors, prices)] if prices is not None else []
+    if found and found[0].bound >= below:
+        return found
+    found.append(sweep(chain, errors, np.zeros(len(chain.room))))
+    if found[-1].fits:  # the smallest errors of all widths
+        return found
     smallest = np.zeros(len(chain.widths), dtype=np.int64)
     planes = [(total(errors, smallest), (chain.cost(smallest) - chain.room) / chain.scale)]
-    best, known = found[0].bound, min(below, planes[0][0])
-    while len(found) < _MOST_SWEEPS and not found[0].fits and best < below:
-        planes.append((found[-1].error, found[-1].excess))
-        prices, promised = _best_prices(planes)
-        if promised - best <= 0.01 * (known - best):
+    planes += [(one.error, one.excess) for one in found]
+    while len(found) < _MOST_SWEEPS:
+        best = max(one.bound for one in found)
+        known = min([below, planes[0][0], *(one.error for one in found if one.fits)])
+        at, promised = _best_prices(planes)
+        if best >= below or promised - best <= 0.01 * (known - best):
             break
-        found.append(sweep(chain, errors, prices))
-        best = max(best, found[-1].bound)
-        known = min(known, found[-1].error) if found[-1].fits else known
+        found.append(sweep(chain, errors, at))
+        planes.append((found[-1].error, found[-1].excess))
     return found
 
 

@@ -5,7 +5,7 @@ keep the frontiers short, as in resource-constrained shortest paths (Handler and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,28 +36,32 @@ class Best:
         choice: Indices into the widths, ``(n,)``; None if no choice with an error below the one asked for is known.
         error: Its sum of errors, or the one asked for.
         proven: Whether no choice within the limits has a smaller one.
+        prices: Those of the best bound, per share of each limit's room, ``(n_limits,)``.
 
     """
 
     choice: Counts | None
     error: float
     proven: bool
+    prices: Floats
 
 
-def best_choice(chain: Chain, errors: Sequence[Floats], below: float = np.inf) -> Best:
+def best_choice(chain: Chain, errors: Sequence[Floats], *, below: float = np.inf, prices: Floats | None = None) -> Best:
     """Return the choice of widths within the limits with the smallest sum of errors, if that is under `below`.
 
     `errors` has one error per width and position, ``(n_widths,)``. Exact unless more than 20,000 labels remain at one
-    position, which the result's `proven` tells: those with the smallest lower bounds are kept then.
+    position, or 5,000,000 extensions, which the result's `proven` tells: those with the smallest lower bounds are kept
+    then. `prices` say where to begin (of a similar chain, they save most of the work).
     """
-    found = sweeps(chain, errors, below)
+    found = sweeps(chain, errors, below, prices)
     smallest = np.zeros(len(chain.widths), dtype=np.int64)
     known = [(one.error, one.choice) for one in found if one.fits] + [(total(errors, smallest), smallest)]
     error, choice = min(known, key=lambda pair: pair[0])
-    best = Best(choice, error, False) if error < below else Best(None, below, False)
     found = sorted(found, key=lambda one: -one.bound)[:_MOST_BOUNDS]
-    if found[0].bound >= _just_under(best.error):
-        return Best(best.choice, best.error, True)
+    proven = found[0].bound >= _just_under(min(error, below))
+    best = Best(choice if error < below else None, min(error, below), proven, found[0].prices)
+    if proven:
+        return best
     frontiers = _Frontiers(chain, errors, found)
     for most in _ROUNDS:
         best = frontiers.search(best, most)
@@ -120,13 +124,13 @@ class _Frontiers:
                 labels = labels[np.sort(np.argsort(labels.bound, kind="stable")[:most])]
             steps.append(labels)
         if not (labels.error < below).any():
-            return Best(known.choice, known.error, proven)
+            return replace(known, proven=proven)
         row = int(np.lexsort((*labels.cost.T[::-1], labels.error))[0])
         error, choice = float(labels.error[row]), []
         for labels in reversed(steps):
             choice.append(int(labels.width[row]))
             row = int(labels.parent[row])
-        return Best(np.array(choice[::-1], dtype=np.int64), error, proven)
+        return Best(np.array(choice[::-1], dtype=np.int64), error, proven, known.prices)
 
     def _extend(self, labels: _Labels, position: int, below: float) -> _Labels:
         """Extend every label by every width of `position` that can lead to a sum of errors under `below`."""

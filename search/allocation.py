@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from autoprune.costs.cost_model import QuadraticForm
 from autoprune.errors import SearchError
 from autoprune.problem import Counts, PruningProblem
-from autoprune.search._chain import Chain, total
+from autoprune.search._chain import total
 from autoprune.search._labels import best_choice
+from autoprune.search._local_search import Cut, LimitedCosts, LocalSearch
 from autoprune.search._meetings import find_cut, in_chains
 from autoprune.search.uniform import uniform_policy
 
@@ -66,18 +67,20 @@ class Allocation:
     def __init__(self, problem: PruningProblem) -> None:
         """Find out which groups meet, and what they cost."""
         self.problem = problem
-        self._costs = _limited(problem.costs.quadratic(), problem.limits)
-        meets = np.asarray(self._costs.pairs.any(axis=2), dtype=np.bool_)
-        cut = find_cut(meets)
-        everything, order = range(len(problem.groups)), in_chains(meets, cut)
-        if cut:
-            self._cuts = [cut, find_cut(meets, [group for group in everything if group not in cut])]
+        costs = _limited(problem.costs.quadratic(), problem.limits)
+        meets = np.asarray(costs.pairs.any(axis=2), dtype=np.bool_)
+        everything, first = range(len(problem.groups)), find_cut(meets)
+        if first:
+            rest = [group for group in everything if group not in first]
+            cuts = [first, find_cut(meets, rest)]
         else:
+            order = in_chains(meets, ())
             windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW // 2)]
-            self._cuts = [cut, *(tuple(group for group in everything if group not in window) for window in windows)]
-        self._orders = [in_chains(meets, cut) for cut in self._cuts]
-        self._start = _indices(problem.widths, problem.kept(uniform_policy(problem)) if cut else problem.smallest())
-        self._whole = None if cut else self._chain(0, self._start)
+            cuts = [(), *(tuple(group for group in everything if group not in window) for window in windows)]
+        self._cuts = [Cut(problem.widths, costs, cut, tuple(in_chains(meets, cut))) for cut in cuts]
+        start = problem.kept(uniform_policy(problem)) if first else problem.smallest()
+        self._start = _indices(problem.widths, start)
+        self._whole = None if first else self._cuts[0].chain(self._start)
 
     def kept(self, errors: Sequence[Floats]) -> Counts:
         """Return the kept counts, ``(n_groups,)``, of :meth:`solve`."""
@@ -101,90 +104,22 @@ class Allocation:
         _check(errors, self.problem.widths)
         scale = max(float(error.max()) for error in errors) or 1.0
         scaled = [error.astype(np.float64) / scale for error in errors]
-        if self._whole is not None:
-            best = best_choice(self._whole, [scaled[group] for group in self._orders[0]])
-            assert best.choice is not None, "the smallest widths fit"
-            choice, optimal = self._placed(0, self._start, best.choice), best.proven
-            if not optimal:
-                choice = self._improved(choice, scaled)
+        local = LocalSearch(self._cuts, scaled)
+        optimal = False
+        if self._whole is None:
+            choice = local.improved(local.started(self._start))
         else:
-            choice, optimal = self._improved(self._free(0, self._start, scaled, np.inf), scaled), False
+            best = best_choice(self._whole, [scaled[group] for group in self._cuts[0].order])
+            assert best.choice is not None, "the smallest widths fit"
+            choice, optimal = self._cuts[0].placed(self._start, best.choice), best.proven
+            if not optimal:
+                choice = local.improved(choice)
         kept = np.array([width[i] for width, i in zip(self.problem.widths, choice, strict=True)], dtype=np.int64)
         assert self.problem.fits(kept), f"{kept.tolist()} breaks {dict(self.problem.limits)}"
         return Allocated(kept, total(errors, choice), optimal)
 
-    def _improved(self, choice: Counts, errors: Sequence[Floats]) -> Counts:
-        """Move groups of the first cut, then hold every other cut, until neither helps."""
-        error = np.inf
-        while (now := total(errors, choice)) < error:
-            error = now
-            choice = self._moved(choice, errors)
-            for number in range(1, len(self._cuts)):
-                choice = self._free(number, choice, errors, total(errors, choice))
-        return choice
 
-    def _moved(self, choice: Counts, errors: Sequence[Floats]) -> Counts:
-        """Move single groups of the first cut, all others found again, by ever smaller steps while it helps."""
-        step = max((len(self.problem.widths[group]) for group in self._cuts[0]), default=0) // 2
-        while step:
-            error = total(errors, choice)
-            for group in self._cuts[0]:
-                for direction in (-step, step):
-                    moved = choice.copy()
-                    moved[group] = np.clip(choice[group] + direction, 0, len(self.problem.widths[group]) - 1)
-                    if moved[group] != choice[group]:
-                        found = self._free(0, moved, errors, total(errors, choice))
-                        choice = choice if found is moved else found
-            if total(errors, choice) == error:
-                step //= 2
-        return choice
-
-    def _free(self, number: int, choice: Counts, errors: Sequence[Floats], below: float) -> Counts:
-        """Hold the groups of a cut and find all others; return `choice` itself if no sum of errors is under `below`."""
-        chain = self._chain(number, choice)
-        held = sum(float(errors[group][choice[group]]) for group in self._cuts[number])
-        if chain is None or held >= below:
-            return choice
-        best = best_choice(chain, [errors[group] for group in self._orders[number]], below - held)
-        if best.choice is None:
-            return choice
-        found = self._placed(number, choice, best.choice)
-        return found if total(errors, found) < below else choice
-
-    def _placed(self, number: int, choice: Counts, along: Counts) -> Counts:
-        """Return `choice` with the groups outside a cut as chosen along their chains."""
-        placed = choice.copy()
-        placed[self._orders[number]] = along
-        return placed
-
-    def _chain(self, number: int, choice: Counts) -> Chain | None:
-        """Return the groups outside a cut, the cut held at `choice`; None if not even their smallest widths fit."""
-        costs, cut, order, widths = self._costs, list(self._cuts[number]), self._orders[number], self.problem.widths
-        held = np.array([widths[group][choice[group]] for group in cut], dtype=np.int64)
-        room = costs.room - held @ costs.linear[cut] - held**2 @ costs.squares[cut]
-        for index, group in enumerate(cut):
-            room = room - held[index] * (held[:index] @ costs.pairs[group, cut[:index]])
-        own = []
-        for group in order:
-            per_unit = costs.linear[group] + held @ costs.pairs[group, cut]
-            own.append(widths[group][:, None] * per_unit + widths[group][:, None] ** 2 * costs.squares[group])
-        links = np.zeros((len(order), len(room)), dtype=np.int64)
-        links[:-1] = costs.pairs[order[:-1], order[1:]]
-        chain = Chain([widths[group] for group in order], own, links, room)
-        return chain if (chain.cost(np.zeros(len(order), dtype=np.int64)) <= room).all() else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """All limited costs: ``linear @ kept + squares @ kept ** 2 + sum of pairs of groups``, at most `room`."""
-
-    linear: Counts  # (n_groups, n_limits)
-    squares: Counts  # (n_groups, n_limits)
-    pairs: Counts  # (n_groups, n_groups, n_limits), symmetric, nothing on the diagonal
-    room: Counts  # (n_limits,)
-
-
-def _limited(forms: Mapping[str, QuadraticForm], limits: Mapping[str, int]) -> _Costs:
+def _limited(forms: Mapping[str, QuadraticForm], limits: Mapping[str, int]) -> LimitedCosts:
     """Return the limited quantities in their largest whole units; those that are the same but for their unit are one.
 
     The bytes of a file are four per parameter and a constant: limits on both are one.
@@ -202,7 +137,7 @@ def _limited(forms: Mapping[str, QuadraticForm], limits: Mapping[str, int]) -> _
     squares = np.einsum("ggl->gl", pairs).copy()
     both = pairs + pairs.transpose(1, 0, 2)
     both[np.arange(len(both)), np.arange(len(both))] = 0
-    return _Costs(linear, squares, both, np.array([room for _, _, room in tightest.values()], dtype=np.int64))
+    return LimitedCosts(linear, squares, both, np.array([room for _, _, room in tightest.values()], dtype=np.int64))
 
 
 def _indices(widths: Sequence[Counts], kept: Counts) -> Counts:
@@ -222,7 +157,5 @@ def _check(errors: Sequence[Floats], widths: Sequence[Counts]) -> None:
     for group, (error, width) in enumerate(zip(errors, widths, strict=True)):
         if error.shape != width.shape:
             raise SearchError(f"group {group} has {len(width)} allowed widths, found errors of shape {error.shape}")
-        if not (np.isfinite(error).all() and (error >= 0).all()):
-            raise SearchError(
-                f"errors must be finite and at least 0, found {error[~(error >= 0)][:3]} in group {group}"
-            )
+        if (wrong := ~(np.isfinite(error) & (error >= 0))).any():
+            raise SearchError(f"errors must be finite and at least 0, found {error[wrong][0]} in group {group}")

@@ -114,9 +114,9 @@ def test_circles_come_close_to_exhaustive_search(kind: str) -> None:
         ratios.append(found.error / least)
         assert not found.optimal
         assert problem.fits(found.kept)
-    print(sorted(ratios)[-12:])
     assert min(ratios) >= 1 - 1e-9
-    assert np.median(ratios) < 1 + 1e-9
+    assert np.quantile(ratios, 0.9) < 1 + 1e-9
+    assert max(ratios) < 1.5
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -218,7 +218,7 @@ def test_takes_little_time(name: str, most_s: float) -> None:
     times_s = []
     for seed in range(1, 12):
         errors = random_errors(allocation.problem, seed, "sorted")
-        start = time.perf_counter()
+        start = time.process_time()
         assert allocation.solve(errors).optimal
-        times_s.append(time.perf_counter() - start)
+        times_s.append(time.process_time() - start)
     assert np.median(times_s) < most_s
