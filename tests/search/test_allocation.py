@@ -86,7 +86,7 @@ SHARES = st.dictionaries(st.sampled_from(["macs", "params", "bytes"]), st.floats
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ("circle", "residual")])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), curve=KINDS, shares=SHARES)
 def test_chains_equal_exhaustive_search(kind: str, seed: int, curve: str, shares: dict[str, float]) -> None:
     problem, choices, costs = everything(kind)
@@ -107,7 +107,7 @@ def test_circles_come_close_to_exhaustive_search(kind: str) -> None:
     problem = limited(problem, {"macs": 0.4})
     allocation, fits = Allocation(problem), costs["macs"] <= problem.limits["macs"]
     ratios = []
-    for seed in range(40):
+    for seed in range(12):
         errors = random_errors(problem, seed, "sorted")
         found = allocation.solve(errors)
         least = sum(error[column] for error, column in zip(errors, choices.T, strict=True))[fits].min()
@@ -122,15 +122,15 @@ def test_circles_come_close_to_exhaustive_search(kind: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_holds_every_budget_and_is_never_worse_than_uniform(name: str) -> None:
     whole = corpus_problem(name, include_residual=True)
-    for shares in ({"macs": 0.3}, {"params": 0.5}, {"bytes": 0.1}, {"macs": 0.5, "params": 0.3}, {"macs": 0.0}):
+    budgets = ({"macs": 0.3}, {"params": 0.5}, {"bytes": 0.1}, {"macs": 0.5, "params": 0.3}, {"macs": 0.0})
+    for seed, shares in enumerate(budgets):
         problem = limited(whole, shares)
-        for seed, curve in enumerate(("sorted", "unordered")):
-            errors = random_errors(problem, seed, curve)
-            kept = allocate(problem, errors)
-            assert problem.fits(kept)
-            assert all(k in width for k, width in zip(kept, problem.widths, strict=True))
-            uniform = problem.kept(uniform_policy(problem))
-            assert error_of(problem, errors, kept) <= error_of(problem, errors, uniform) * (1 + 1e-9)
+        errors = random_errors(problem, seed, ("sorted", "unordered")[seed % 2])
+        kept = allocate(problem, errors)
+        assert problem.fits(kept)
+        assert all(k in width for k, width in zip(kept, problem.widths, strict=True))
+        uniform = problem.kept(uniform_policy(problem))
+        assert error_of(problem, errors, kept) <= error_of(problem, errors, uniform) * (1 + 1e-9)
 
 
 def test_equals_a_dense_dynamic_program() -> None:
