@@ -40,6 +40,10 @@ class SearchError(AutopruneError):
     """A search was asked for something it cannot do: bad settings, a trial told out of order, a foreign journal."""
 
 
+class PoolError(AutopruneError):
+    """The workers that evaluate candidates do not start, or one was lost; what was evaluated is in the journal."""
+
+
 class ExportError(AutopruneError):
     """An exported file breaks the budget or disagrees numerically with the network it came from; says by how much."""
 

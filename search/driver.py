@@ -1,17 +1,18 @@
-"""The loop of every search: ask, project, evaluate, record, tell."""
+"""Runs a search: what any policy proposes, within its evaluations, with a journal; and who wins."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoprune.errors import Cancelled, SearchError
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.problem import PruningProblem
+from autoprune.search._loop import Loop, ProgressCallback
+from autoprune.search.answers import Answers
 from autoprune.search.journal import Journal
-from autoprune.search.searcher import Proposal, Searcher, Trial
-
-#: Called after every trial with trials done, trials at most (a search may end earlier), and the trial.
-ProgressCallback = Callable[[int, int, Trial], None]
+from autoprune.search.pool import EvaluationPool, SerialPool, ShouldStop, never
+from autoprune.search.screening import Screening, ScreeningRecord
+from autoprune.search.searcher import Searcher, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,11 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        best: The trial within budget with the highest objective; of equals the lower loss, then the earlier.
+        best: The competing trial with the highest objective; of equals the lower loss, then the earlier.
         trials: All trials, in order.
-        evaluated: How many plans were evaluated now; the rest came from the journal.
+        evaluated: Trials for which something had to be evaluated now; the others came from the journal alone.
         seconds: Wall time.
+        screening: What screening did; None without screening.
 
     """
 
@@ -30,6 +32,7 @@ class SearchResult:
     trials: tuple[Trial, ...]
     evaluated: int
     seconds: float
+    screening: ScreeningRecord | None = None
 
     @property
     def cached(self) -> int:
@@ -45,26 +48,32 @@ def run_search(
     evaluations: int,
     journal: Journal,
     batch: int = 1,
+    pool: EvaluationPool | None = None,
+    screening: Screening | None = None,
     progress: ProgressCallback | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> SearchResult:
-    """Run `searcher` for at most `evaluations` trials, or until it has nothing more to propose.
+    """Run `searcher` until `evaluations` are spent, or until it has nothing more to propose.
 
-    Trials count whether they are evaluated or answered by the journal, so a search that is run again, or beside others
-    on the same journal, takes the same path and ends with the same result.
+    Every trial costs one evaluation; with screening a cheap score costs its share of the images, so there may be more
+    trials. Trials count whether they are evaluated or answered by the journal, so a search that is run again, or beside
+    others on the same journal, or with other workers, takes the same path and ends with the same result.
 
     Args:
         problem: What policies are projected onto.
         evaluator: Scores plans of this problem.
         searcher: Proposes policies; fresh, of this problem.
-        evaluations: Most trials, probes included; at least 1.
+        evaluations: What may be spent, in evaluations on all search images, probes included; at least 1.
         journal: Answers and remembers evaluations.
-        batch: Most proposals asked for at a time.
+        batch: Most proposals asked for at a time: what a pool's workers share, and what screening chooses from.
+        pool: Where plans are evaluated; in this process if None.
+        screening: Score proposals on fewer images first; None: all on all images.
         progress: Called after every trial.
-        should_stop: Asked before every trial.
+        should_stop: Asked before every evaluation and trial, and several times a second while waiting for a pool.
 
     Raises:
         SearchError: Bad numbers, another problem's evaluator, a broken searcher, or no trial within budget.
+        PoolError: A worker was lost; run the search again to go on.
         Cancelled: `should_stop` said so.
 
     """
@@ -74,63 +83,32 @@ def run_search(
         )
     if evaluator.problem.network is not problem.network:
         raise SearchError("the evaluator scores another network than the problem's; make both from the same one")
+    if screening is not None:
+        screening.check(evaluator.search_images, batch)
     started = time.monotonic()
-    trials: list[Trial] = []
-    evaluated = 0
-    while len(trials) < evaluations:
-        proposals = _ask(searcher, min(batch, evaluations - len(trials)))
-        if not proposals:
-            break
-        first = len(trials)
-        for proposal in proposals:
-            if should_stop():
-                raise Cancelled(
-                    f"the search was stopped after {len(trials)} of {evaluations} trials; their scores are in the "
-                    "journal, run it again to go on"
-                )
-            trial, fresh = _try(problem, evaluator, journal, proposal, len(trials) + 1)
-            evaluated += fresh
-            trials.append(trial)
-            if progress is not None:
-                progress(len(trials), evaluations, trial)
-        searcher.tell(trials[first:])
-    best = best_trial(trials)
+    answers = Answers(evaluator, journal, pool or SerialPool(), should_stop)
+    loop = Loop(problem, searcher, answers, screening, evaluations)
+    try:
+        loop.run(batch, progress)
+    except Cancelled as error:
+        raise Cancelled(
+            f"the search was stopped after {loop.spent} of {evaluations} evaluations; their scores are in the journal, "
+            "run it again to go on"
+        ) from error
+    best = best_trial(loop.trials)
     if best is None:
         raise SearchError(
-            f"policy {searcher.name!r} proposed nothing within budget in {len(trials)} trials, {evaluations} were "
+            f"policy {searcher.name!r} proposed nothing within budget in {len(loop.trials)} trials, {evaluations} were "
             "allowed; allow more"
         )
-    return SearchResult(best, tuple(trials), evaluated, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record())
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the highest objective, of equals the lower loss, then the earlier; None if all are probes.
+    """Return the competing trial with the highest objective, of equals the lower loss, then the earlier; None if none.
 
-    Whatever is no probe is within budget: the driver projects it.
+    Whatever competes is within budget: the driver projects it.
     """
-    competing = [trial for trial in trials if not trial.probe]
+    competing = [trial for trial in trials if trial.competes]
     return min(competing, key=lambda trial: (-trial.objective, trial.scores.regret, trial.number), default=None)
-
-
-def _ask(searcher: Searcher, n: int) -> list[Proposal]:
-    """Return what the searcher proposes, which may not be more than was asked for."""
-    proposals = searcher.ask(n)
-    if len(proposals) > n:
-        raise SearchError(f"policy {searcher.name!r} made {len(proposals)} proposals, asked for at most {n}")
-    return proposals
-
-
-def _try(
-    problem: PruningProblem, evaluator: PlanEvaluator, journal: Journal, proposal: Proposal, number: int
-) -> tuple[Trial, bool]:
-    """Project, look up or evaluate and record; tell whether it had to be evaluated."""
-    asked = proposal.policy
-    policy = problem.policy(problem.kept(asked)) if proposal.probe else problem.project(asked)
-    kept = problem.kept(policy)
-    assert proposal.probe or problem.fits(kept), "projection broke the budget"
-    plan = problem.plan(policy)
-    scores = journal.get(evaluator.settings_key, plan)
-    fresh = scores is None
-    if scores is None:
-        scores = journal.put(evaluator.settings_key, plan, evaluator.evaluate(plan))
-    return Trial(number, proposal, policy, tuple(kept.tolist()), problem.cost(kept), scores), fresh

@@ -34,6 +34,8 @@ class Trial:
         kept: Units kept per decision group, ``(n_groups,)``.
         cost: Cost of the policy, ``{quantity: cost}``.
         scores: Quality on the search split.
+        screened_out: Scored on the first search images only and left out by :mod:`autoprune.search.screening`; such a
+            trial never wins a search, and ``scores.images`` tells on how many images it was scored.
 
     """
 
@@ -43,6 +45,7 @@ class Trial:
     kept: tuple[int, ...]
     cost: Mapping[str, int]
     scores: Scores
+    screened_out: bool = False
 
     @property
     def objective(self) -> float:
@@ -54,17 +57,24 @@ class Trial:
         """Whether the trial was outside the competition."""
         return self.proposal.probe
 
+    @property
+    def competes(self) -> bool:
+        """Whether the trial can win: no probe, and scored on all search images."""
+        return not (self.probe or self.screened_out)
+
 
 class Searcher(Protocol):
     """A policy that proposes ratios. Every implementation passes ``tests/conformance``.
 
     Contract:
         * **Order.** ``ask`` and ``tell`` take turns: every ``ask`` that returned something is followed by exactly one
-          ``tell``, with one trial per proposal in the order proposed. Anything else (asking again too early, trials
-          missing, added, swapped or of other proposals) raises SearchError and changes nothing.
+          ``tell``, unless the search ends there, with one trial per proposal in the order proposed. Anything else
+          (asking again too early, trials missing, added, swapped or of other proposals) raises SearchError and changes
+          nothing.
         * **Determinism.** Proposals depend on the constructor's arguments (seed included) and on what was told, on
           nothing else: that is why a search that was killed can be replayed from its journal.
         * **Budget.** A searcher need not know the budget: the driver projects what it proposes. Probes are exempt.
+        * **Fidelity.** With screening some trials are told with scores on fewer images, ``trial.screened_out``.
         * **End.** An empty answer is final: there is nothing more to propose. Fewer than `n` proposals are not.
         * **Ownership.** A searcher belongs to one search and one thread, evaluates nothing itself, and keeps no
           reference to files, processes or global random state. Proposals and trials are values that nobody changes.

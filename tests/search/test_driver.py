@@ -117,8 +117,8 @@ def test_journal_answers_stand_even_where_evaluation_is_not_repeatable(tmp_path:
     """Two processes on different machines may round differently: the first answer is everybody's."""
 
     class Drifting(FormulaEvaluator):
-        def evaluate(self, plan: Plan) -> Scores:
-            scores = super().evaluate(plan)
+        def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
+            scores = super().evaluate(plan, images=images)
             with Journal.open(path) as other:  # meanwhile, another process is faster
                 other.put(self.settings_key, plan, Scores(0.25, None, 1.0, None, None, 10))
             return scores

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 from autoprune.search.journal import Journal
-from tests.search.killed_search import EVALUATIONS, run
+from autoprune.search.local_pool import local_pool
+from tests.search.killed_search import EVALUATIONS, SCREENING, run
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(journal: Path, policy: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.search.killed_search", str(journal), policy]
+def start(journal: Path, policy: str, workers: int = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.search.killed_search", str(journal), policy, str(workers)]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -38,3 +39,24 @@ def test_killed_searches_end_as_if_never_killed(tmp_path: Path) -> None:
         cached += resumed.cached
     assert cached >= survived >= 12
     assert survived < 2 * EVALUATIONS - 3
+
+
+def test_killed_pools_and_screenings_end_as_if_never_killed(tmp_path: Path) -> None:
+    """Killed with two workers, resumed with one, compared with this process alone."""
+    path = tmp_path / "journal.sqlite"
+    with Journal.open(path) as journal, start(path, "random", workers=2) as search:
+        deadline = time.monotonic() + 120
+        while len(journal) < 25:  # past the audit
+            assert search.poll() is None, "the search ended before it could be killed"
+            assert time.monotonic() < deadline, "the search does not record anything"
+            time.sleep(0.01)
+        search.send_signal(signal.SIGKILL)
+        assert search.wait() == -signal.SIGKILL
+    with local_pool(1) as pool:
+        resumed = run(path, "random", pool=pool, screening=SCREENING)
+    whole = run(tmp_path / "uninterrupted.sqlite", "random", screening=SCREENING)
+    assert (resumed.trials, resumed.best, resumed.screening) == (whole.trials, whole.best, whole.screening)
+    assert whole.evaluated == len(whole.trials) > EVALUATIONS
+    assert 25 > resumed.cached >= 6
+    assert whole.screening is not None
+    assert whole.screening.screened_out > 20
