@@ -49,9 +49,9 @@ class Best:
 def best_choice(chain: Chain, errors: Sequence[Floats], *, below: float = np.inf, prices: Floats | None = None) -> Best:
     """Return the choice of widths within the limits with the smallest sum of errors, if that is under `below`.
 
-    `errors` has one error per width and position, ``(n_widths,)``. Exact unless more than 20,000 labels remain at one
-    position, or 5,000,000 extensions, which the result's `proven` tells: those with the smallest lower bounds are kept
-    then. `prices` say where to begin (of a similar chain, they save most of the work).
+    `errors` has one error per width and position, ``(n_widths,)``. Exact unless too many labels remain at a position
+    (20,000, or `_MOST_EXTENSIONS` over all), which the result's `proven` tells: those with the smallest lower bounds
+    are kept then. `prices` say where to begin; those of a similar chain save most of the work.
     """
     found = sweeps(chain, errors, below, prices)
     smallest = np.zeros(len(chain.widths), dtype=np.int64)

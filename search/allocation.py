@@ -6,9 +6,10 @@ groups of ResNets do not meet at all), they form chains and the answer is exact:
 cut by Lagrangian bounds (`best_choice`). There is no grid and no scaling: all 512 widths of a group are searched.
 
 Elsewhere (residual streams, DenseNet) it is a local search with exact steps. A *cut* is a set of groups without which
-the others form chains. The widths of a cut are held and all others found exactly; then single groups of the cut move,
-by large steps first, and all others are found exactly again for each move; then a second cut, which frees the first, is
-held. Only what lowers the sum of errors is accepted, so this ends: where no such step helps any more.
+the others form chains. The widths of a cut are held, on a coarse grid, and all others found exactly for each; then
+single groups of the cut move, by large steps first, all others found again; then a second cut, which frees groups of
+the first, is held. Only what lowers the sum of errors is accepted, so this ends: where no such step helps any
+more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,10 @@ class Allocation:
     def solve(self, errors: Sequence[Floats]) -> Allocated:
         """Find the allowed counts with the least sum of errors within all limits.
 
-        Where groups form chains this is the optimum, but for rounding (1e-12 of the sum), unless more than 20,000
-        partial choices remain open at some group; then the least promising are dropped, and `Allocated.optimal` is
-        False. Elsewhere it is a local optimum and never worse than the uniform policy. The limits always hold.
+        Where groups form chains this is the optimum, but for rounding (1e-12 of the sum), unless too many partial
+        choices remain open at some group: 20,000, fewer down to 500 where many widths remain open too. Then the least
+        promising are dropped, windows of a few groups are solved again until none improves, and `Allocated.optimal`
+        is False. Elsewhere it is a local optimum and never worse than the uniform policy. The limits always hold.
 
         Args:
             errors: Per group, the error of every allowed width, shaped as ``problem.widths[group]``: finite, at least
