@@ -69,6 +69,7 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[ExecutorPool]:
     from distributed.comm.core import CommClosedError
 
     with (
+        _environment_kept(),
         TemporaryDirectory(prefix="autoprune-workers-", ignore_cleanup_errors=True) as folder,
         dask.config.set({**_SETTINGS, "temporary-directory": folder}),
         _cluster(workers) as cluster,
@@ -92,33 +93,42 @@ def _cluster(workers: int) -> Iterator["distributed.LocalCluster"]:
     """
     from distributed import LocalCluster
 
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     try:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            memory_limit=0,  # nothing is spilled to disk, and no worker ended for using more than its share
-            death_timeout=START_TIMEOUT_S,
-        )
+        with _environment_kept():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+                memory_limit=0,  # nothing is spilled to disk, and no worker ended for using more than its share
+                death_timeout=START_TIMEOUT_S,
+            )
     except (AssertionError, OSError, RuntimeError) as error:
         raise PoolError(
             f"{workers} worker processes could not be started ({error!r}); a script that searches with workers must do "
             'so under `if __name__ == "__main__":`; without workers a search needs no other process'
         ) from error
-    finally:  # Dask has set them in this process
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
     try:
         yield cluster
     finally:
         cluster.sync(_end_workers, cluster)
         cluster.close()
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Put back what Dask sets in this process for its workers to inherit, whenever it starts one."""
+    names = (*_ENVIRONMENT, "PYTHONHASHSEED", "__DASK_PARENT_PID")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 async def _end_workers(cluster: "distributed.LocalCluster") -> None:

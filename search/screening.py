@@ -91,6 +91,7 @@ class Screener:
         self._cheap: list[Scores] = []
         self._full: list[Scores] = []
         self._audit_tau: float | None = None
+        self._ending = False
         self._turned_off: str | None = None
 
     @property
@@ -101,7 +102,7 @@ class Screener:
     @property
     def images(self) -> int | None:
         """Search images of a cheap score; None when nothing is screened (any more)."""
-        return None if self._screening is None or self._turned_off else self._screening.images
+        return None if self._screening is None or self._turned_off or self._ending else self._screening.images
 
     @property
     def _audit(self) -> int:
@@ -124,9 +125,14 @@ class Screener:
         return cheap + (self.promoted(proposals) + probes) * self._search_images
 
     def affordable(self, proposals: int, left: int) -> int:
-        """Return how many of `proposals` competing ones may be asked for with `left` images to spend."""
+        """Return how many of `proposals` competing ones may be asked for with `left` images to spend.
+
+        Where those do not suffice to score one both ways, but on all images, screening ends.
+        """
         most = min(proposals, self._audit - len(self._cheap)) if self.auditing else proposals
-        return next((n for n in range(most, 0, -1) if self.cost(n) <= left), 0)
+        affordable = next((n for n in range(most, 0, -1) if self.cost(n) <= left), 0)
+        self._ending = affordable == 0
+        return 1 if affordable == 0 and left >= self._search_images else affordable
 
     def best(self, cheap: Sequence[Scores]) -> list[bool]:
         """Tell which of a batch are scored on all images; of equals the earlier."""

@@ -1,0 +1,25 @@
+"""A process with a pool of two workers: ``python -m tests.search.pool_owner FOLDER SECONDS``.
+
+Evaluates plans that take so long, each of which leaves a file in FOLDER with its worker's process id.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+from autoprune.pruning.policy import PruningPolicy
+from autoprune.search.local_pool import local_pool
+from tests.search.pool_evaluators import Tracing
+from tests.search.small_problems import small_problem
+
+
+def main(folder: Path, seconds: float) -> None:
+    warnings.simplefilter("error")
+    problem = small_problem(measured=False)
+    plans = [problem.plan(PruningPolicy.uniform(ratio, 3)) for ratio in (0.2, 0.4, 0.6, 0.8)]
+    with local_pool(2) as pool:
+        list(pool.evaluate(Tracing(problem, folder, seconds=seconds), plans))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))
