@@ -22,7 +22,7 @@ PARENTS = 4
 FIRST_STEP, LAST_STEP = 0.8, 0.2
 
 #: Draws without a new policy after which nothing new is expected.
-MAX_REDRAWS = 50
+MAX_REDRAWS = 20
 
 Coefficients = NDArray[np.float64]  # logarithms, (n_groups,)
 
@@ -90,7 +90,8 @@ class Exact:
         """Take the trials; the parents change when the whole generation was told."""
         self._order.told(trials)
         for coefficients, trial in zip(self._open, trials, strict=True):
-            self._told.append(_Candidate(coefficients, (-trial.objective, trial.scores.regret)))
+            if trial.competes:  # a score on fewer images does not compare
+                self._told.append(_Candidate(coefficients, (-trial.objective, trial.scores.regret)))
         self._count += len(trials)
         if not self._queue:
             ranked = sorted([*self._population, *self._told], key=lambda candidate: candidate.rank)

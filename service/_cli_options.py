@@ -87,6 +87,13 @@ Policies = Annotated[
     typer.Option("--policy", help="Who proposes what to prune; repeat to compare several.", rich_help_panel=_SEARCH),
 ]
 Evaluations = Annotated[int, typer.Option(help="Candidates that each policy may try.", rich_help_panel=_SEARCH)]
+ScreeningImages = Annotated[
+    int | None,
+    typer.Option(
+        help="Score proposals on so many search images first, the best quarter on all. (default: all on all)",
+        rich_help_panel=_SEARCH,
+    ),
+]
 Criterion = Annotated[
     str,
     typer.Option(
@@ -139,6 +146,13 @@ Output = Annotated[
 ]
 Opset = Annotated[int, typer.Option(help="Operator set of the ONNX files, 13 to 20.", rich_help_panel=_OUTPUT)]
 Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_OUTPUT)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that evaluate candidates; the results are the same. (default: one per core for long searches)",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel=_OUTPUT)]
 
 Plan = Annotated[

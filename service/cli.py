@@ -102,6 +102,7 @@ def search(
     normalization: opt.Normalization = None,
     policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
     evaluations: opt.Evaluations = 100,
+    screening_images: opt.ScreeningImages = None,
     criterion: opt.Criterion = "obs",
     reconstruction: opt.Reconstruction = True,
     refit: opt.Refit = True,
@@ -124,6 +125,7 @@ def search(
     output: opt.Output = None,
     opset: opt.Opset = 18,
     threads: opt.Threads = 1,
+    workers: opt.Workers = None,
     as_json: opt.Json = False,
 ) -> None:
     """Search how much to prune in every layer, recover the network, export it and certify the budget.

@@ -4,20 +4,24 @@ A job that was killed is run again with the same arguments in the same folder: t
 already evaluated, everything else is recomputed from the seed, and the result is the same.
 """
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.certificate import export_checked
 from autoprune.errors import ExportError
-from autoprune.evaluation.evaluator import Evaluator
+from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
 from autoprune.formats.weights import save_weights
 from autoprune.latency_tables.measure import measure_side_by_side
 from autoprune.pruning.verify import verify
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
+from autoprune.search.pool import EvaluationPool, SerialPool
+from autoprune.search.screening import Screening
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
@@ -27,6 +31,12 @@ from autoprune.service.spec import JobSpec, Progress
 
 #: Images compared between the exported file and the pruned network.
 PARITY_IMAGES = 64
+
+#: Proposals asked for at a time: what workers share, and what screening chooses from.
+BATCH = 16
+
+#: Multiply-accumulates of all evaluations (a minute or so) beyond which worker processes repay their start.
+LONG_SEARCH_MACS = 2e12
 
 RESULT, REPORT, JOURNAL = "result.json", "report.html", "journal.sqlite"
 
@@ -78,8 +88,9 @@ def run_job(
     export_checked(
         network.module, unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
     )
-    with Journal.open(directory / JOURNAL) as journal:
-        finalists = [_finalist(job, name, _search(job, name, journal)) for name in spec.policies]
+    with Journal.open(directory / JOURNAL) as journal, _pool(job) as pool:
+        found = {name: _search(job, name, journal, pool) for name in spec.policies}
+    finalists = [_finalist(job, name, result) for name, result in found.items()]
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
     base, *latencies = measure_side_by_side(files, input_shape=network.input_shape)
@@ -103,7 +114,30 @@ def run_job(
     return result
 
 
-def _search(job: _Job, policy: str, journal: Journal) -> SearchResult:
+@contextmanager
+def _pool(job: _Job) -> Iterator[EvaluationPool]:
+    """Lend what evaluates the job's candidates: this process, or several."""
+    spec = job.spec
+    workers = spec.workers or _worth_starting(job)
+    if workers == 1:
+        yield SerialPool(threads=spec.threads)
+        return
+    from autoprune.search.local_pool import local_pool  # imports Dask
+
+    job.say("load", 0, 0, f"starting {workers} worker processes")
+    with local_pool(workers, threads=spec.threads) as pool:
+        yield pool
+
+
+def _worth_starting(job: _Job) -> int:
+    """Return one worker per core where the searches will take minutes, else 1."""
+    problem, spec = job.inputs.problem, job.spec
+    images = job.evaluator.search_images + RECALIBRATION_IMAGES
+    macs = problem.cost(problem.costs.full())["macs"] * images * spec.evaluations * len(spec.policies)
+    return max(1, (os.cpu_count() or 1) // spec.threads) if macs > LONG_SEARCH_MACS else 1
+
+
+def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> SearchResult:
     """Search with one policy."""
     spec, problem = job.spec, job.inputs.problem
     return run_search(
@@ -112,6 +146,9 @@ def _search(job: _Job, policy: str, journal: Journal) -> SearchResult:
         make_searcher(policy, problem, seed=spec.seed, evaluations=spec.evaluations),
         evaluations=spec.evaluations,
         journal=journal,
+        batch=BATCH,
+        pool=pool,
+        screening=None if spec.screening_images is None else Screening(spec.screening_images),
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )

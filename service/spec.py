@@ -122,6 +122,12 @@ class JobSpec(BaseModel):
     evaluations: int = Field(
         default=100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated."
     )
+    screening_images: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Score proposals on so many search images first, only the best quarter on all; None: all on all.",
+    )
     criterion: Literal["obs", "l1", "l2"] = Field(
         default="obs",
         description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
@@ -160,7 +166,14 @@ class JobSpec(BaseModel):
     )
     finetune: FinetuneOptions = Field(default=FinetuneOptions(), description="How winners are trained.")
     opset: int = Field(default=18, ge=13, le=20, description="Operator set of the exported ONNX files.")
-    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the job.")
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the job, and of each worker.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Processes that evaluate candidates, with the same results for any number; None: one per core "
+        "where the search is long enough to repay their start.",
+    )
 
     @field_validator("input_shape")
     @classmethod

@@ -169,7 +169,7 @@ class _Accumulator:
         rows = n_features(layer) * n_maps(layer) * self._points * 8
         for part in torch.split(inputs, max(1, _PATCH_BYTES // rows)):
             patches, _ = sample_patches(layer, part, self._points, self._generator)
-            product = moments(patches, patches)
+            product = gram_of(patches.double())
             self._sum = product if self._sum is None else self._sum + product
             self._samples += patches.shape[1]
 
@@ -183,15 +183,16 @@ class _Accumulator:
         return Gram((self._sum / self._samples).cpu(), self._samples)
 
 
-def moments(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``[a 1]^T [b 1]`` per map, float64, for ``(maps, samples, ...)`` on both sides."""
-    return _with_ones(a).transpose(1, 2) @ _with_ones(b)
+def gram_of(rows: Tensor) -> Tensor:
+    """Return ``[X 1]^T [X 1]`` per map, ``(maps, features + 1, features + 1)``; X float64, ``(maps, n, features)``."""
+    top = torch.cat([rows.transpose(1, 2) @ rows, rows.sum(1)[:, :, None]], dim=2)
+    ones = torch.full((len(rows), 1), float(rows.shape[1]), dtype=rows.dtype, device=rows.device)
+    return torch.cat([top, torch.cat([rows.sum(1), ones], dim=1)[:, None]], dim=1)
 
 
-def _with_ones(values: Tensor) -> Tensor:
-    """Append a feature that is always 1, in float64."""
-    ones = torch.ones((*values.shape[:2], 1), dtype=torch.float64, device=values.device)
-    return torch.cat([values.double(), ones], dim=2)
+def product_of(rows: Tensor, targets: Tensor) -> Tensor:
+    """Return ``[X 1]^T Y`` per map, ``(maps, features + 1, outputs)``, for float64 X and Y."""
+    return torch.cat([rows.transpose(1, 2) @ targets, targets.sum(1)[:, None]], dim=1)
 
 
 def _observe(network: Network, accumulators: Mapping[str, _Accumulator], images: Tensor, device: torch.device) -> None:

@@ -19,7 +19,7 @@ from autoprune.network.device import default_device, ready
 from autoprune.network.layers import Add
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
-from autoprune.reconstruction.gram import POINTS, moments
+from autoprune.reconstruction.gram import POINTS, gram_of, product_of
 from autoprune.reconstruction.least_squares import damped, pull
 from autoprune.reconstruction.patches import LINEAR_MAPS, has_bias, outputs_at, sample_patches, weight_matrix
 
@@ -157,7 +157,8 @@ class _Run:
         for x, y in zip(torch.split(inputs, _BATCH), torch.split(wanted, _BATCH), strict=True):
             patches, positions = sample_patches(layer, x, self._points, self._generator)
             values = outputs_at(layer, y, positions)
-            squares, products = moments(patches, patches), moments(patches, values)[:, :, :-1]
+            rows = patches.double()
+            squares, products = gram_of(rows), product_of(rows, values.double())
             gram = squares if gram is None else gram + squares
             target = products if target is None else target + products
             samples += patches.shape[1]

@@ -127,3 +127,39 @@ def test_sensitivity_takes_the_smallest_threshold_that_fits() -> None:
         ]
         expected = next(kept for kept in by_threshold if problem.fits(kept))
         assert smallest_allowed_drop(problem, curves).tolist() == expected
+
+
+def test_exact_starts_with_the_allocation_of_least_error() -> None:
+    problem = small_problem()
+    assert problem.errors is not None
+    first = search("exact", problem, [1, 1, 1], 1)
+    assert len(first.trials) == 1
+
+    def error(kept: tuple[int, ...]) -> float:
+        assert problem.errors is not None
+        places = [int(np.searchsorted(width, count)) for width, count in zip(problem.widths, kept, strict=True)]
+        return sum(float(curve[place]) for curve, place in zip(problem.errors, places, strict=True))
+
+    least = error(first.best.kept)
+    rivals = search("random", problem, [1, 1, 1], 60).trials
+    assert all(least <= error(trial.kept) + 1e-12 for trial in rivals)
+
+
+def test_exact_learns_whose_errors_matter() -> None:
+    problem = small_problem()
+    result = search("exact", problem, [1, 1, 30], 60)
+    assert result.best.objective > result.trials[0].objective
+    rivals = search("random", problem, [1, 1, 30], 60)
+    assert result.best.objective >= rivals.best.objective - 0.002
+
+
+def test_exact_proposes_nothing_twice_and_fills_generations() -> None:
+    trials = search("exact", small_problem(), [1, 3, 9], 41).trials
+    assert len({trial.kept for trial in trials}) == len(trials) == 41
+
+
+def test_exact_without_statistics_says_what_is_missing() -> None:
+    with pytest.raises(SearchError, match="needs the reconstruction errors of every width"):
+        make_searcher("exact", small_problem(measured=False), seed=0, evaluations=1)
+    with pytest.raises(SearchError, match="seed of at least 0"):
+        make_searcher("exact", small_problem(), seed=-1, evaluations=1)

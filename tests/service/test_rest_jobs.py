@@ -60,7 +60,7 @@ def refused(answer: httpx.Response, status: int = 422) -> str:
         ({"policies": ["unform"]}, "Did you mean 'uniform'?"),
         ({"policies": []}, "body.policies"),
         ({"policies": ["uniform", "uniform"]}, "each policy once"),
-        ({"criterion": "l3"}, "body.criterion: Input should be 'l1' or 'l2'"),
+        ({"criterion": "l3"}, "body.criterion: Input should be 'obs', 'l1' or 'l2'"),
         ({"architecture": "resnet20_cifar"}, "architecture: expected what the model was uploaded as"),
         ({"evaluations": 0}, "body.evaluations"),
         ({"evaluations": "10"}, "body.evaluations: Input should be a valid integer"),
@@ -114,7 +114,7 @@ def test_bodies_that_are_no_job_are_refused(live: Live, content: bytes) -> None:
 def test_accepted_jobs_are_shown_and_can_be_cancelled(live: Live, model: str) -> None:
     job = live.submit(model=model, dataset="digits", budget="macs=50%", evaluations=7, finetune={"batch_size": 32})
     assert job["state"] == "queued"
-    assert (job["spec"]["evaluations"], job["spec"]["policies"]) == (7, ["uniform", "sensitivity"])
+    assert (job["spec"]["evaluations"], job["spec"]["policies"]) == (7, ["uniform", "sensitivity", "exact"])
     assert job["spec"]["finetune"]["batch_size"] == 32
     assert job["progress"] is job["error"] is job["started_at"] is None
     assert live.job(job["id"]) == job
