@@ -8,6 +8,7 @@ from torch import fx
 
 from autoprune.datasets.splits import SearchSplits
 from autoprune.errors import SearchError
+from autoprune.evaluation.candidate_runner import MEMORY_BYTES, CandidateRunner
 from autoprune.evaluation.metrics import Scores, predict, score_logits
 from autoprune.evaluation.recalibration import recalibrate
 from autoprune.network.device import default_device
@@ -28,9 +29,9 @@ class Evaluator:
     """A pure function from plans to scores: same network, splits, settings and plan, same scores.
 
     It is given the fit and the search split and nothing else. Candidates are reconstructed where the problem has Gram
-    statistics, and always recalibrated. What it remembers between calls, solved layers, saves time and never changes
-    an answer, so any number of calls, in any order and in any process, give the same scores. One instance belongs to
-    one thread at a time.
+    statistics, and always recalibrated. What it remembers between calls, solved layers and activations of the last
+    plan, saves time and never changes an answer, so any number of calls, in any order and in any process, give the
+    same scores. One instance belongs to one thread at a time.
 
     Attributes:
         problem: The problem whose plans are evaluated.
@@ -45,12 +46,28 @@ class Evaluator:
         *,
         recalibration_images: int = RECALIBRATION_IMAGES,
         precision: str = "fp32",
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """Prepare the evaluation of plans of `problem`; runs the unpruned network once on the search split."""
+        """Prepare the evaluation of plans of `problem`; runs the unpruned network once on the search split.
+
+        Args:
+            problem: The problem whose plans are evaluated.
+            splits: Images to recalibrate and to score on.
+            recalibration_images: Batch norm is recalibrated on the first so many images of the fit split.
+            precision: Of the scored outputs, ``"fp32"`` or ``"bf16"``.
+            memory_bytes: Bound on the activations of the last plan that are remembered.
+
+        Raises:
+            SearchError: A negative bound.
+
+        """
         self.problem = problem
         self._precision = precision
         self._recalibration = splits.fit.inputs[:recalibration_images].clone()  # a view would take all images along
         self._search = splits.search
+        self._runner = CandidateRunner(
+            problem, self._recalibration, self._search.inputs, memory_bytes=memory_bytes, precision=precision
+        )
         self._reference = predict(problem.network.module, splits.search.inputs, precision=precision)
         statistics = problem.statistics
         self._reconstructor = (
@@ -87,7 +104,8 @@ class Evaluator:
             NumericalError: The pruned network's statistics or outputs are not finite.
 
         """
-        return self.score(self.candidate(plan), images=images)
+        self._check(images)
+        return self._scores(self._runner.logits(self.reconstructed(plan), plan, images))
 
     def candidate(self, plan: Plan) -> fx.GraphModule:
         """Return the network that `plan` leaves as it is scored: pruned, reconstructed, recalibrated.
@@ -125,10 +143,17 @@ class Evaluator:
             NumericalError: An output is not finite.
 
         """
+        self._check(images)
+        return self._scores(predict(module, self._search.inputs[:images], precision=self._precision))
+
+    def _check(self, images: int | None) -> None:
+        """Make sure there are as many search images."""
         if images is not None and not 1 <= images <= len(self._search):
             raise SearchError(f"expected 1 to {len(self._search)} search images to score on, found {images}")
-        labels = self._search.labels
-        logits = predict(module, self._search.inputs[:images], precision=self._precision)
+
+    def _scores(self, logits: torch.Tensor) -> Scores:
+        """Score outputs for the first search images."""
+        images, labels = len(logits), self._search.labels
         return score_logits(
             logits, None if labels is None else labels[:images], reference_logits=self._reference[:images]
         )

@@ -1,6 +1,6 @@
 """How good a network is on a set of images, with labels or against the unpruned network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
 from autoprune.network.device import batch_on, default_device, ready
+
+#: Images at a time.
+BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def predict(
     module: nn.Module,
     inputs: Tensor,
     *,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     precision: str = "fp32",
     device: torch.device | None = None,
 ) -> Tensor:
@@ -88,13 +91,32 @@ def predict(
         NumericalError: An output is not finite.
 
     """
-    if len(inputs) == 0:
-        raise DatasetError("expected at least one image to run the network on, found none")
     device = device or default_device()
     runner = ready(module, device)
+    return outputs(lambda _, batch: runner(batch), inputs, batch_size=batch_size, precision=precision, device=device)
+
+
+def outputs(
+    forward: Callable[[int, Tensor], Tensor],
+    inputs: Tensor,
+    *,
+    batch_size: int = BATCH_SIZE,
+    precision: str = "fp32",
+    device: torch.device,
+) -> Tensor:
+    """Return what `forward` makes of the number and the images of each batch; see :func:`predict`.
+
+    Raises:
+        DatasetError: No images.
+        NumericalError: An output is not finite.
+
+    """
+    if len(inputs) == 0:
+        raise DatasetError("expected at least one image to run the network on, found none")
+    batches = enumerate(torch.split(inputs, batch_size))
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        outputs = [runner(batch_on(batch, device)).float().cpu() for batch in torch.split(inputs, batch_size)]
-    logits = torch.cat(outputs)  # outside inference mode, so an ordinary tensor
+        parts = [forward(number, batch_on(batch, device)).float().cpu() for number, batch in batches]
+    logits = torch.cat(parts)  # outside inference mode, so an ordinary tensor
     if not bool(torch.isfinite(logits).all()):
         raise NumericalError(
             "the network's outputs are not finite; check its weights, and the images and their normalisation"
@@ -108,7 +130,7 @@ def score(
     labels: Tensor | None,
     *,
     reference_logits: Tensor | None = None,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     precision: str = "fp32",
     device: torch.device | None = None,
 ) -> Scores:

@@ -1,7 +1,7 @@
 """Batch norm statistics of a pruned network, estimated anew on images of the fit split."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from autoprune.errors import DatasetError, NumericalError
 from autoprune.network.device import batch_on, default_device, is_on
 
+#: Images at a time.
+BATCH_SIZE = 256
+
 
 def recalibrate(
-    module: nn.Module, inputs: Tensor, *, batch_size: int = 256, device: torch.device | None = None
+    module: nn.Module, inputs: Tensor, *, batch_size: int = BATCH_SIZE, device: torch.device | None = None
 ) -> None:
     """Re-estimate the running statistics of every ``nn.BatchNorm2d`` of `module`, in place; leave it in eval mode.
 
@@ -37,19 +40,57 @@ def recalibrate(
 
     """
     module.eval()
-    if not _norms(module):
+    if not norms_of(module):
         return
-    if len(inputs) < 2:
-        raise DatasetError(f"batch norm recalibration needs at least 2 images of the fit split, found {len(inputs)}")
+    batches = fit_batches(inputs, batch_size)
     device = device or default_device()
     worker = module if is_on(module, device) else copy.deepcopy(module).to(device)
-    batches = torch.tensor_split(inputs, min(-(-len(inputs) // batch_size), len(inputs) // 2))
-    with torch.no_grad(), _measuring(_norms(worker)) as moments:
-        for batch in batches:
-            worker(batch_on(batch, device))
-    for name, norm in _norms(module).items():
+    with torch.no_grad():
+        pass_batches(worker, norms_of(worker), (batch_on(batch, device) for batch in batches))
+    for name, norm in norms_of(module).items():
+        if worker is not module:
+            norm.load_state_dict(worker.get_submodule(name).state_dict())
+
+
+def fit_batches(inputs: Tensor, batch_size: int = BATCH_SIZE) -> tuple[Tensor, ...]:
+    """Split images into the batches that batch norm is recalibrated on; see :func:`recalibrate`.
+
+    Raises:
+        DatasetError: Fewer than two images.
+
+    """
+    if len(inputs) < 2:
+        raise DatasetError(f"batch norm recalibration needs at least 2 images of the fit split, found {len(inputs)}")
+    return torch.tensor_split(inputs, min(-(-len(inputs) // batch_size), len(inputs) // 2))
+
+
+def pass_batches(
+    forward: Callable[[Tensor], Tensor], norms: Mapping[str, nn.BatchNorm2d], batches: Iterable[Tensor]
+) -> tuple[Tensor, ...]:
+    """Run a network, or a part of one, on batches, each normalised by its own statistics; return the outputs.
+
+    Changes `norms`, the batch norms in `forward` by name: they get the statistics of all batches together. To be
+    called without gradients, everything on one device.
+
+    Raises:
+        NumericalError: A statistic is not finite; no norm must then be used.
+
+    """
+    with _measuring(norms) as moments:
+        outputs = tuple(forward(batch) for batch in batches)
+    for name, norm in norms.items():
         if moments[name].count:
-            _write(name, norm, moments[name], len(batches))
+            _write(name, norm, moments[name], len(outputs))
+    return outputs
+
+
+def norms_of(module: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """Return every batch norm that has running statistics, by name."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
+    }
 
 
 class _Moments:
@@ -73,15 +114,6 @@ class _Moments:
         self._squares = self._squares + variance * (count - 1) + delta.square() * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
-
-
-def _norms(module: nn.Module) -> dict[str, nn.BatchNorm2d]:
-    """Return every batch norm that has running statistics, by name."""
-    return {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
-    }
 
 
 @contextmanager
