@@ -21,17 +21,25 @@ PARENTS = 4
 #: Standard deviation of a change of the logarithm of a coefficient, in the first and in the last generation.
 FIRST_STEP, LAST_STEP = 0.8, 0.2
 
-#: Draws without a new policy after which nothing new is expected.
-MAX_REDRAWS = 20
+#: Draws of coefficients without a new policy after which widths are moved, and such moves after which the search ends.
+REDRAWS, MOVES = 8, 30
 
 Coefficients = NDArray[np.float64]  # logarithms, (n_groups,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Candidate:
-    """Coefficients and what their allocation scored."""
+class _Draft:
+    """Coefficients and the policy they led to."""
 
     coefficients: Coefficients
+    policy: PruningPolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A draft and what it scored."""
+
+    draft: _Draft
     rank: tuple[float, float]  # lower is better
 
 
@@ -42,7 +50,8 @@ class Exact:
     coefficient, and an evolution strategy searches for coefficients whose exact allocation scores best (SPDY: Frantar
     & Alistarh 2022, 2201.13096, section 3.3). In the first generation the logarithms of the coefficients are drawn
     along two directions, the depth of a group and its share of the cost, with noise; later, two of the best are
-    averaged and half of the coefficients changed, in steps that shrink from 0.8 to 0.2.
+    averaged and half of the coefficients changed, in steps that shrink from 0.8 to 0.2. Where that leads to no new
+    allocation (small problems have few), the widths of one of the best are moved by hand.
 
     Deterministic from the seed; the same for every batch size.
     """
@@ -72,8 +81,8 @@ class Exact:
         self._population: list[_Candidate] = []
         self._told: list[_Candidate] = []
         self._queue = [self._allocate(np.zeros(len(problem.groups)))]
-        self._seen.add(self._queue[0][1])
-        self._open: list[Coefficients] = []
+        self._seen.add(self._queue[0].policy)
+        self._open: list[_Draft] = []
         self._count = 0
         self._order = InOrder()
 
@@ -82,16 +91,15 @@ class Exact:
         self._order.may_ask(n)
         if not self._queue:
             self._breed()
-        batch, self._queue = self._queue[:n], self._queue[n:]
-        self._open = [coefficients for coefficients, _ in batch]
-        return self._order.asked([Proposal(policy) for _, policy in batch])
+        self._open, self._queue = self._queue[:n], self._queue[n:]
+        return self._order.asked([Proposal(draft.policy) for draft in self._open])
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take the trials; the parents change when the whole generation was told."""
         self._order.told(trials)
-        for coefficients, trial in zip(self._open, trials, strict=True):
+        for draft, trial in zip(self._open, trials, strict=True):
             if trial.competes:  # a score on fewer images does not compare
-                self._told.append(_Candidate(coefficients, (-trial.objective, trial.scores.regret)))
+                self._told.append(_Candidate(draft, (-trial.objective, trial.scores.regret)))
         self._count += len(trials)
         if not self._queue:
             ranked = sorted([*self._population, *self._told], key=lambda candidate: candidate.rank)
@@ -100,14 +108,34 @@ class Exact:
     def _breed(self) -> None:
         """Queue a generation of new policies, as many as are found."""
         for _ in range(GENERATION):
-            for _ in range(MAX_REDRAWS):
-                coefficients, policy = self._allocate(self._draw())
-                if policy not in self._seen:
-                    self._seen.add(policy)
-                    self._queue.append((coefficients, policy))
-                    break
-            else:
+            draft = self._new()
+            if draft is None:
                 return
+            self._seen.add(draft.policy)
+            self._queue.append(draft)
+
+    def _new(self) -> _Draft | None:
+        """Return a draft whose policy was not proposed before; None where none is found."""
+        for _ in range(REDRAWS):
+            draft = self._allocate(self._draw())
+            if draft.policy not in self._seen:
+                return draft
+        for reach in range(1, MOVES + 1):
+            draft = self._moved(reach)
+            if draft.policy not in self._seen:
+                return draft
+        return None
+
+    def _moved(self, reach: int) -> _Draft:
+        """Move each width of one of the best by at most `reach` allowed ones, and fill the budget."""
+        parent = self._population[self._generator.integers(0, len(self._population))].draft
+        steps = self._generator.integers(-reach, reach + 1, len(self._errors))
+        kept = [
+            width[np.clip(np.searchsorted(width, count) + step, 0, len(width) - 1)]
+            for width, count, step in zip(self._problem.widths, self._problem.kept(parent.policy), steps, strict=True)
+        ]
+        policy = self._problem.policy(np.array(kept, dtype=np.int64))
+        return _Draft(parent.coefficients, self._problem.project(policy, fill=True))
 
     def _draw(self) -> Coefficients:
         """Draw coefficients around two parents; along the directions while there is only one."""
@@ -118,14 +146,14 @@ class Exact:
         progress = min(1.0, self._count / max(1, self._evaluations))
         step = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** progress
         first, second = self._generator.integers(0, len(self._population), 2)
-        middle = (self._population[first].coefficients + self._population[second].coefficients) / 2
+        middle = (self._population[first].draft.coefficients + self._population[second].draft.coefficients) / 2
         changed = self._generator.random(n) < 0.5
         return np.asarray(middle + changed * self._generator.normal(0.0, step, n))
 
-    def _allocate(self, coefficients: Coefficients) -> tuple[Coefficients, PruningPolicy]:
+    def _allocate(self, coefficients: Coefficients) -> _Draft:
         """Return the policy with the least weighted error that holds the budget."""
         weighted = [error * weight for error, weight in zip(self._errors, np.exp(coefficients), strict=True)]
-        return coefficients, self._problem.policy(self._allocation.kept(weighted))
+        return _Draft(coefficients, self._problem.policy(self._allocation.kept(weighted)))
 
 
 def _directions(problem: PruningProblem) -> NDArray[np.float64]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Pull towards the trained weights per feature and sample, relative to the mean square of a feature. A Gram matrix of
-#: few samples is noisy by about ``sqrt(features / samples)``; the pull keeps least squares from fitting that noise.
-PULL = 0.1
+#: Pull towards the trained weights per feature and sample, relative to the variance of a feature. A Gram matrix of few
+#: samples is noisy by about ``sqrt(features / samples)``; the pull keeps least squares from fitting that noise.
+PULL = 1.0
 
-#: Mean square of a feature below which a layer sees nothing at all: its equations then keep the trained weights.
+#: Spread of features that are always zero: the equations then keep the trained weights.
 TINY = 1e-12
 
 
@@ -32,7 +32,7 @@ class Solution:
 
 
 def pull(features: int, samples: int) -> float:
-    """Return the ridge, relative to the mean square of a feature, for a matrix of so many features and samples."""
+    """Return the ridge, relative to the variance of a feature, for a matrix of so many features and samples."""
     return PULL * features / samples
 
 
@@ -40,8 +40,14 @@ def damped(gram: Tensor, ridge: float) -> Tensor:
     """Return a copy of `gram`, ``(features + 1, features + 1)``, with the pull on the diagonal; none on the bias."""
     result = gram.clone()
     diagonal = result.diagonal()[:-1]
-    diagonal += ridge * max(float(diagonal.mean()), TINY)
+    diagonal += ridge * spread(gram)
     return result
+
+
+def spread(gram: Tensor) -> float:
+    """Return the mean variance of the features; not below a millionth of their mean square, nor below 1e-12."""
+    squares = float(gram.diagonal()[:-1].mean())
+    return max(squares - float(gram[:-1, -1].square().mean()), 1e-6 * squares, TINY)
 
 
 def solve_kept(
@@ -49,7 +55,7 @@ def solve_kept(
 ) -> Solution:
     """Return the weights on `kept` features that come closest to what all features gave.
 
-    Minimises ``tr((V - W) H (V - W)^T)`` over V that is zero off `kept`, with ``H = G + ridge * mean(diag G) * I``:
+    Minimises ``tr((V - W) H (V - W)^T)`` over V that is zero off `kept`, with ``H = G + ridge * spread * I``:
     ``V_S = W_S + W_R H_RS H_SS^-1`` for kept S and removed R (He, Zhang & Sun 2017, 1707.06168, eq. 5 by normal
     equations; for every kernel size). Keeping everything changes nothing.
 

@@ -147,9 +147,9 @@ def test_exact_starts_with_the_allocation_of_least_error() -> None:
 
 def test_exact_learns_whose_errors_matter() -> None:
     problem = small_problem()
-    result = search("exact", problem, [1, 1, 30], 60)
+    result = search("exact", problem, [1, 30, 1], 60)
     assert result.best.objective > result.trials[0].objective
-    rivals = search("random", problem, [1, 1, 30], 60)
+    rivals = search("random", problem, [1, 30, 1], 60)
     assert result.best.objective >= rivals.best.objective - 0.002
 
 

@@ -9,7 +9,7 @@ from autoprune.network.network import Network
 from autoprune.network.tracer import trace
 from autoprune.reconstruction.channel_order import channel_order
 from autoprune.reconstruction.gram import GramStatistics, collect_grams
-from autoprune.reconstruction.least_squares import pull, solve_kept
+from autoprune.reconstruction.least_squares import pull, solve_kept, spread
 from autoprune.reconstruction.patches import features_of, weight_matrix
 from tests.autoprune.reconstruction.consumers import CONSUMERS, built, images
 from tests.corpus import NETWORKS, input_shape
@@ -53,9 +53,7 @@ def _constrained_error(
         return solve_kept(gram, weight, bias, torch.cat(columns), ridge=ridge).error
     mean = gram[:-1, -1]
     covariance = gram[:-1, :-1] - torch.outer(mean, mean)
-    return float(((weight @ covariance) * weight).sum()) + ridge * float(gram.diagonal()[:-1].mean()) * float(
-        weight.square().sum()
-    )
+    return float(((weight @ covariance) * weight).sum()) + ridge * spread(gram) * float(weight.square().sum())
 
 
 @pytest.mark.parametrize("name", CONSUMERS)
