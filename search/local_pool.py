@@ -120,7 +120,7 @@ def _cluster(workers: int) -> Iterator["distributed.LocalCluster"]:
 @contextmanager
 def _environment_kept() -> Iterator[None]:
     """Put back what Dask sets in this process for its workers to inherit, whenever it starts one."""
-    names = (*_ENVIRONMENT, "PYTHONHASHSEED", "__DASK_PARENT_PID")
+    names = (*_ENVIRONMENT, "PYTHONHASHSEED", "DASK_PARENT", "__DASK_PARENT_PID")
     before = {name: os.environ.get(name) for name in names}
     try:
         yield

@@ -87,6 +87,10 @@ Policies = Annotated[
     typer.Option("--policy", help="Who proposes what to prune; repeat to compare several.", rich_help_panel=_SEARCH),
 ]
 Evaluations = Annotated[int, typer.Option(help="Candidates that each policy may try.", rich_help_panel=_SEARCH)]
+WarmStart = Annotated[
+    bool,
+    typer.Option("--warm-start", help="Let every policy try the exact allocation first.", rich_help_panel=_SEARCH),
+]
 ScreeningImages = Annotated[
     int | None,
     typer.Option(

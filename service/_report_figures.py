@@ -51,7 +51,10 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
     score = metric(result)
     traces: list[Mapping[str, object]] = []
     for index, outcome in enumerate(result.outcomes):
-        groups = {False: [t for t in outcome.trials if not t.probe], True: [t for t in outcome.trials if t.probe]}
+        groups = {
+            False: [t for t in outcome.trials if t.competes],
+            True: [t for t in outcome.trials if not t.competes],
+        }
         for probe, trials in groups.items():
             if trials:
                 traces.append(_trial_trace(outcome, trials, quantity, full, index, probe=probe))
@@ -144,7 +147,7 @@ def _best_so_far(trials: list[TrialView]) -> list[tuple[int, float]]:
     """Return (evaluations done, best score) whenever the best changes, and at the end."""
     steps: list[tuple[int, float]] = []
     for count, trial in enumerate(trials, start=1):
-        if not trial.probe and (not steps or trial.objective > steps[-1][1]):
+        if trial.competes and (not steps or trial.objective > steps[-1][1]):
             steps.append((count, trial.objective))
     if steps and steps[-1][0] < len(trials):
         steps.append((len(trials), steps[-1][1]))

@@ -102,6 +102,7 @@ def search(
     normalization: opt.Normalization = None,
     policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
     evaluations: opt.Evaluations = 100,
+    warm_start: opt.WarmStart = False,
     screening_images: opt.ScreeningImages = None,
     criterion: opt.Criterion = "obs",
     reconstruction: opt.Reconstruction = True,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from autoprune.service.result import JobResult, PolicyOutcome, ScoresView
+from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
@@ -72,7 +72,24 @@ def noise(a: float, b: float, images: int) -> float:
 
 
 def verdicts(result: JobResult) -> list[str]:
-    """Say in plain words, one sentence per policy, whether it beat uniform pruning at the same budget."""
+    """Say in plain words what the comparison shows, and how well screening ranked the candidates."""
+    screened = [_screening(outcome.policy, outcome.screening) for outcome in result.outcomes if outcome.screening]
+    return [*_comparisons(result), *screened]
+
+
+def _screening(policy: str, screening: ScreeningView) -> str:
+    """Say how a search was screened."""
+    if screening.turned_off is not None:
+        return f"Screening of {policy} was turned off: {screening.turned_off}."
+    tau = "not defined" if screening.kendall_tau is None else f"{screening.kendall_tau:.2f}"
+    return (
+        f"Screening of {policy}: {screening.screened_out} candidates were scored on {screening.images:,} search images "
+        f"only; over the {screening.pairs} scored on all as well, Kendall's tau of both rankings is {tau}."
+    )
+
+
+def _comparisons(result: JobResult) -> list[str]:
+    """Say, one sentence per policy, whether it beat uniform pruning at the same budget."""
     uniform = outcome_of(result, "uniform")
     clever = [outcome for outcome in result.outcomes if outcome.policy not in BASELINES]
     if uniform is None:

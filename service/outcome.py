@@ -12,9 +12,10 @@ from autoprune.certificate import Certificate, file_sha256, versions
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
+from autoprune.search.screening import ScreeningRecord
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
-from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, TrialView
+from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
 from autoprune.service.spec import JobSpec
 
 #: The files of every policy, by kind.
@@ -89,7 +90,17 @@ def policy_outcome(
         search_finetuned=None if finalist.search_finetuned is None else view(finalist.search_finetuned),
         report=view(score(finalist.before)),
         report_finetuned=None if tuned is None else view(score(tuned)),
-        trials=[TrialView(number=t.number, objective=t.objective, cost=dict(t.cost), probe=t.probe) for t in trials],
+        trials=[
+            TrialView(
+                number=t.number,
+                objective=t.objective,
+                cost=dict(t.cost),
+                probe=t.probe,
+                screened_out=t.screened_out,
+            )
+            for t in trials
+        ],
+        screening=_screening(finalist.search.screening),
         certificate=certificate,
         artifacts={kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()},
     )
@@ -124,6 +135,20 @@ def job_result(
         warnings=[*inputs.warnings, *quality_warnings(search, problem.network.output_shape[0])],
         seed=spec.seed,
         seconds=seconds,
+    )
+
+
+def _screening(record: ScreeningRecord | None) -> ScreeningView | None:
+    """Turn the record of a search's screening into its JSON form."""
+    if record is None:
+        return None
+    return ScreeningView(
+        images=record.images,
+        screened_out=record.screened_out,
+        pairs=record.pairs,
+        kendall_tau=record.kendall_tau,
+        audit_tau=record.audit_tau,
+        turned_off=record.turned_off,
     )
 
 

@@ -18,10 +18,13 @@ from autoprune.formats.weights import save_weights
 from autoprune.latency_tables.measure import measure_side_by_side
 from autoprune.pruning.verify import verify
 from autoprune.search.driver import SearchResult, run_search
+from autoprune.search.exact import Exact
 from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
 from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.search.screening import Screening
+from autoprune.search.searcher import Searcher
+from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
@@ -140,10 +143,15 @@ def _worth_starting(job: _Job) -> int:
 def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> SearchResult:
     """Search with one policy."""
     spec, problem = job.spec, job.inputs.problem
+    warm = spec.warm_start and policy != Exact.name
+    evaluations = spec.evaluations - warm
+    searcher: Searcher = make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
+    if warm:
+        searcher = WarmStart(searcher, [exact_policy(problem)])
     return run_search(
         problem,
         job.evaluator,
-        make_searcher(policy, problem, seed=spec.seed, evaluations=spec.evaluations),
+        searcher,
         evaluations=spec.evaluations,
         journal=journal,
         batch=BATCH,

@@ -83,8 +83,8 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             (
                 f"trials-{len(plots)}",
                 f"{score.capitalize()} against {label}",
-                "Every candidate that was evaluated on the search split, before fine-tuning. Faint points are probes: "
-                "they look at single layers and need not hold the budget.",
+                "Every candidate that was evaluated on the search split, before fine-tuning. Faint points could not "
+                "win: probes of single layers, which need not hold the budget, and candidates that were screened out.",
                 trials_figure(result, quantity),
             )
         )

@@ -40,6 +40,33 @@ class TrialView(_Value):
     objective: float
     cost: dict[str, int]
     probe: bool
+    screened_out: bool = False
+
+    @property
+    def competes(self) -> bool:
+        """Whether the candidate could have won: no probe, and scored on all search images."""
+        return not (self.probe or self.screened_out)
+
+
+class ScreeningView(_Value):
+    """How a search screened its proposals, and how well the cheap scores ranked the full ones.
+
+    Attributes:
+        images: Search images of a cheap score.
+        screened_out: Candidates that were scored cheaply only.
+        pairs: Candidates that were scored both ways.
+        kendall_tau: Rank correlation of both scores over these pairs; None where it is not defined.
+        audit_tau: The same over the first pairs, by which screening was judged.
+        turned_off: Why screening was turned off; None if it was not.
+
+    """
+
+    images: int
+    screened_out: int
+    pairs: int
+    kendall_tau: float | None
+    audit_tau: float | None
+    turned_off: str | None
 
 
 class PolicyOutcome(_Value):
@@ -52,6 +79,7 @@ class PolicyOutcome(_Value):
         search_finetuned: The same after fine-tuning; None without fine-tuning.
         report: Scores on the report split, after the refit if it helped, before fine-tuning.
         report_finetuned: The same after fine-tuning; None without fine-tuning.
+        screening: What screening did; None without.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate).
 
@@ -69,6 +97,7 @@ class PolicyOutcome(_Value):
     report: ScoresView
     report_finetuned: ScoresView | None
     trials: list[TrialView]
+    screening: ScreeningView | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]
 

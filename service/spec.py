@@ -122,6 +122,10 @@ class JobSpec(BaseModel):
     evaluations: int = Field(
         default=100, ge=1, le=1_000_000, description="Candidates that each policy may have evaluated."
     )
+    warm_start: bool = Field(
+        default=False,
+        description="Let every policy but exact try the exact allocation first; counts as one of its evaluations.",
+    )
     screening_images: int | None = Field(
         default=None,
         ge=1,
@@ -186,7 +190,11 @@ class JobSpec(BaseModel):
     @model_validator(mode="after")
     def _check_requirements(self) -> Self:
         """Refuse settings that contradict each other."""
-        for name, asked in (("criterion 'obs'", self.criterion == "obs"), ("policy 'exact'", "exact" in self.policies)):
+        for name, asked in (
+            ("criterion 'obs'", self.criterion == "obs"),
+            ("policy 'exact'", "exact" in self.policies),
+            ("a warm start", self.warm_start),
+        ):
             if asked and not self.reconstruction:
                 raise PydanticCustomError(
                     "reconstruction", "{name} needs reconstruction; turn it on or choose another", {"name": name}
