@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.datasets.splits import SearchSplits
 from autoprune.evaluation.candidate_runner import MEMORY_BYTES
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.evaluation.metrics import BATCH_SIZE
+from autoprune.evaluation.metrics import BATCH_SIZE, score_logits
 from autoprune.evaluation.recalibration import fit_batches, recalibrate
 from autoprune.network.device import batch_on, default_device
 from autoprune.problem import PruningProblem
@@ -34,6 +34,7 @@ class Times:
         recalibration: The whole recalibration.
         recalibrating: Bare forward passes of the pruned network over the same images.
         scoring: The same over the search images.
+        metrics: What is computed from the outputs.
 
     """
 
@@ -44,6 +45,7 @@ class Times:
     recalibration: float
     recalibrating: float
     scoring: float
+    metrics: float
 
     @property
     def passes(self) -> float:
@@ -97,7 +99,11 @@ class Candidates:
         solving_again = seconds(lambda: reconstructor.apply(module, plan))
         recalibration = seconds(lambda: recalibrate(module, fit))
         scoring, recalibrating = self._passes(module, images)
-        return Times(evaluation, building, solving, solving_again, recalibration, recalibrating, scoring)
+        labels = self.splits.search.labels
+        assert labels is not None
+        logits = torch.randn(len(labels[:images]), *network.output_shape)  # any will do
+        metrics = seconds(lambda: score_logits(logits, labels[:images], reference_logits=logits))
+        return Times(evaluation, building, solving, solving_again, recalibration, recalibrating, scoring, metrics)
 
     def against_passes(self, plan: Plan) -> tuple[float, float]:
         """Return the times of one evaluation and of its bare forward passes; the evaluator sees the plan once."""
