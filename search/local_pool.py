@@ -40,7 +40,7 @@ _SETTINGS = {
     "distributed.nanny.preload": [],
     "distributed.nanny.environ": {},
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
-    "distributed.comm.timeouts.connect": f"{START_TIMEOUT_S}s",
+    "distributed.comm.timeouts.connect": "30s",
 }
 
 
@@ -146,8 +146,8 @@ def _scatter(client: "distributed.Client", evaluator: PlanEvaluator) -> "distrib
     """Send an evaluator to all workers."""
     try:
         return client.scatter(evaluator, broadcast=True, hash=False)
-    except TimeoutError as error:
-        raise PoolError("no worker process is left, and none starts; run the search again to go on") from error
+    except OSError as error:  # among them connections that closed or were not answered in time
+        raise PoolError("no worker process is left that could evaluate; run the search again to go on") from error
 
 
 class _ClientExecutor(Executor):

@@ -1,4 +1,4 @@
-"""A process with a pool of two workers: ``python -m tests.search.pool_owner FOLDER SECONDS``.
+"""A process with a pool: ``python -m tests.search.pool_owner FOLDER WORKERS SECONDS``.
 
 Evaluates plans that take so long, each of which leaves a file in FOLDER with its worker's process id.
 """
@@ -13,13 +13,13 @@ from tests.search.pool_evaluators import Tracing
 from tests.search.small_problems import small_problem
 
 
-def main(folder: Path, seconds: float) -> None:
+def main(folder: Path, workers: int, seconds: float) -> None:
     warnings.simplefilter("error")
     problem = small_problem(measured=False)
     plans = [problem.plan(PruningPolicy.uniform(ratio, 3)) for ratio in (0.2, 0.4, 0.6, 0.8)]
-    with local_pool(2) as pool:
+    with local_pool(workers) as pool:
         list(pool.evaluate(Tracing(problem, folder, seconds=seconds), plans))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -66,76 +66,85 @@ def own_workers() -> set[int]:
 def test_a_life_with_a_local_pool(tmp_path: Path) -> None:
     """One pool for several looks at it: starting workers is what takes time."""
     environment, threads = dict(os.environ), threading.active_count()
-    evaluator = CountingThreads(PROBLEM)
-    with local_pool(2, threads=2) as pool:
-        assert len(own_workers()) == 2
-        assert dict(os.environ) == environment
-        for _ in range(2):
-            answers = list(pool.evaluate(evaluator, PLANS * 3))
-            assert {scores.top1 for scores in answers} == {2}  # threads
-            assert {scores.agreement for scores in answers} == {None}
-            assert {scores.kl for scores in answers} <= {1, 2}  # it travelled here, or by way of the other worker
-        assert max(scores.loss or 0 for scores in answers) > 6  # the same object answered again and again
-        arriving = pool.evaluate(Deadly(PROBLEM), [PLANS[0], PROBLEM.plan(PruningPolicy.uniform(0, 3)), *PLANS])
-        with pytest.raises(PoolError, match=r"its worker process, or the engine behind it, ended .* is in the"):
-            list(arriving)
-        again = FormulaEvaluator(PROBLEM)
-        assert list(pool.evaluate(again, PLANS)) == [again.evaluate(plan) for plan in PLANS]
-        arriving = pool.evaluate(Tracing(PROBLEM, tmp_path, seconds=0.5), PLANS)
-        next(arriving)
-        for pid in own_workers():
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(PoolError, match="run the search again to go on"):
-            list(arriving)
+
+    def live() -> None:
+        with local_pool(2, threads=2) as pool:
+            assert len(own_workers()) == 2
+            assert dict(os.environ) == environment
+            evaluator_travels_once(pool)
+            lost_workers_are_reported(pool)
+            endless = Tracing(PROBLEM, tmp_path, seconds=300)
+            list(pool.evaluate(endless, PLANS, should_stop=lambda: interrupt(tmp_path)))
+
+    with pytest.raises(KeyboardInterrupt):
+        live()
     assert not own_workers()
+    assert dict(os.environ) == environment
     assert wait_until(lambda: threading.active_count() <= threads + 3, 5)
 
 
-def test_errors_end_workers_in_mid_evaluation(tmp_path: Path) -> None:
-
-    def evaluate() -> None:
-        with local_pool(1) as pool:
-            evaluator = Tracing(PROBLEM, tmp_path, seconds=300)
-            list(pool.evaluate(evaluator, PLANS, should_stop=lambda: _interrupt(tmp_path)))
-
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate()
-    assert not own_workers()
-    assert time.monotonic() - started < 200
+def evaluator_travels_once(pool: ExecutorPool) -> None:
+    evaluator = CountingThreads(PROBLEM)
+    for _ in range(2):
+        answers = list(pool.evaluate(evaluator, PLANS * 3))
+        assert {scores.top1 for scores in answers} == {2}  # threads
+        assert {scores.kl for scores in answers} <= {1, 2}  # it came from here, or by way of the other worker
+    assert max(scores.loss or 0 for scores in answers) > 6  # the same object answered again and again
 
 
-def _interrupt(folder: Path) -> bool:
+def lost_workers_are_reported(pool: ExecutorPool) -> None:
+    whole = PROBLEM.plan(PruningPolicy.uniform(0, 3))
+    arriving = pool.evaluate(Deadly(PROBLEM), [PLANS[0], whole, *PLANS])
+    with pytest.raises(
+        PoolError, match=r"its worker process, or the engine behind it, ended .* is in the journal: run"
+    ):
+        list(arriving)
+    evaluator = FormulaEvaluator(PROBLEM)
+    assert list(pool.evaluate(evaluator, PLANS)) == [evaluator.evaluate(plan) for plan in PLANS]
+
+
+def interrupt(folder: Path) -> bool:
     """Press Ctrl-C once an evaluation runs."""
     if any(folder.iterdir()):
         raise KeyboardInterrupt
     return False
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_workers_do_not_outlive_their_owner(tmp_path: Path, kill: signal.Signals) -> None:
-    command = [sys.executable, "-m", "tests.search.pool_owner", str(tmp_path), "120"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as owner:
-        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 100)
-        pids = workers_in(tmp_path)
-        assert len(pids) == 2
+def owner(folder: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
+    """Start :mod:`tests.search.pool_owner` in a process group of its own."""
+    command = [sys.executable, "-m", "tests.search.pool_owner", str(folder), str(workers), str(seconds)]
+    environment = {**os.environ, "TMPDIR": str(folder.parent)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, process_group=0)
+
+
+@pytest.mark.parametrize(("kill", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
+def test_workers_do_not_outlive_their_owner(tmp_path: Path, kill: signal.Signals, workers: int) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    with owner(folder, workers, 300) as process:
+        assert wait_until(lambda: len(list(folder.iterdir())) == workers, 100)
+        pids = workers_in(folder)
+        assert len(pids) == workers
         assert all(alive(pid) for pid in pids)
         if kill == signal.SIGINT:
-            os.killpg(owner.pid, kill)  # as a terminal does
+            os.killpg(process.pid, kill)  # as a terminal does
         else:
-            owner.send_signal(kill)
+            process.send_signal(kill)
         assert wait_until(lambda: not any(alive(pid) for pid in pids), 10)
-        output, errors = owner.communicate(timeout=30)
-    assert owner.returncode == -kill
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == -kill
     assert output == b""
     assert errors.count(b"Traceback") == (kill == signal.SIGINT)
 
 
-def test_a_pool_is_quiet(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.search.pool_owner", str(tmp_path), "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert not any(alive(pid) for pid in workers_in(tmp_path))
+def test_a_pool_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    with owner(folder, 1, 0) as process:
+        assert (process.communicate(timeout=100), process.returncode) == ((b"", b""), 0)
+    assert not any(alive(pid) for pid in workers_in(folder))
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_lost_worker_costs_nothing_that_was_recorded() -> None:
