@@ -86,7 +86,7 @@ def _table(arguments: argparse.Namespace, rows: dict[int, list[JobResult]]) -> s
     lines = [
         f"# Accuracy of the exact policy at {results[0].budget}: {arguments.model}",
         "",
-        f"Seeds {', '.join(str(result.seed) for result in next(iter(rows.values())))}; {arguments.fit_images:,} fit and "
+        f"Seeds {', '.join(str(r.seed) for r in next(iter(rows.values())))}; {arguments.fit_images:,} fit and "
         f"{arguments.search_images:,} search images from the training set; {results[0].report.images:,} test images.",
         f"Unpruned: {baseline:.2%}. Mean and range over the seeds.",
         "",

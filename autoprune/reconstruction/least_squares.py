@@ -20,14 +20,12 @@ class Solution:
     Attributes:
         weight: ``(outputs, kept features)`` float64.
         bias: ``(outputs,)`` float64.
-        error: What is minimised: mean over the samples of the squared error, summed over the outputs, and the pull.
         singular: Whether there was no stable solution; the weights are then the trained ones.
 
     """
 
     weight: Tensor
     bias: Tensor
-    error: float
     singular: bool
 
 
@@ -71,22 +69,19 @@ def solve_kept(
     features = weight.shape[1]
     removed = torch.ones(features, dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
     if len(removed) == 0:
-        return Solution(weight, bias, 0.0, singular=False)
+        return Solution(weight, bias, singular=False)
     matrix = damped(gram, ridge)
     free = torch.cat([kept, torch.tensor([features])]) if fit_bias else kept
     lost = weight[:, removed]
     across = matrix[free][:, removed] @ lost.T
     factor, info = torch.linalg.cholesky_ex(matrix[free][:, free])
-    squares = float(((lost @ matrix[removed][:, removed]) * lost).sum())
     if int(info) != 0:
-        return Solution(weight[:, kept], bias, squares, singular=True)
+        return Solution(weight[:, kept], bias, singular=True)
     change = torch.cholesky_solve(across, factor)
-    error = squares - float((change * across).sum())
     if not bool(torch.isfinite(change).all()):
-        return Solution(weight[:, kept], bias, squares, singular=True)
+        return Solution(weight[:, kept], bias, singular=True)
     return Solution(
         weight[:, kept] + change[: len(kept)].T,
         bias + change[-1] if fit_bias else bias,
-        max(0.0, error),
         singular=False,
     )

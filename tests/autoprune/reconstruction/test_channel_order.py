@@ -9,7 +9,7 @@ from autoprune.network.network import Network
 from autoprune.network.tracer import trace
 from autoprune.reconstruction.channel_order import channel_order
 from autoprune.reconstruction.gram import GramStatistics, collect_grams
-from autoprune.reconstruction.least_squares import pull, solve_kept, spread
+from autoprune.reconstruction.least_squares import damped, pull, solve_kept
 from autoprune.reconstruction.patches import features_of, weight_matrix
 from tests.autoprune.reconstruction.consumers import CONSUMERS, built, images
 from tests.corpus import NETWORKS, input_shape
@@ -48,12 +48,16 @@ def _refitted_error(
 def _constrained_error(
     gram: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, columns: list[torch.Tensor], ridge: float
 ) -> float:
-    """Error with the given columns; with none left, that of the best constant."""
+    """Return ``tr((V - W) H (V - W)^T)`` for the refitted weights V; with no column left, for the best constant."""
+    changed = torch.cat([-weight, torch.zeros_like(bias)[:, None]], dim=1)
     if columns:
-        return solve_kept(gram, weight, bias, torch.cat(columns), ridge=ridge).error
-    mean = gram[:-1, -1]
-    covariance = gram[:-1, :-1] - torch.outer(mean, mean)
-    return float(((weight @ covariance) * weight).sum()) + ridge * spread(gram) * float(weight.square().sum())
+        kept = torch.cat(columns)
+        solution = solve_kept(gram, weight, bias, kept, ridge=ridge)
+        changed[:, kept] += solution.weight
+        changed[:, -1] = solution.bias - bias
+    else:
+        changed[:, -1] = weight @ gram[:-1, -1]
+    return float(((changed @ damped(gram, ridge)) * changed).sum())
 
 
 @pytest.mark.parametrize("name", CONSUMERS)
