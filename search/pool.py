@@ -9,6 +9,7 @@ import torch
 from autoprune.errors import Cancelled, PoolError, SearchError
 from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
+from autoprune.network.memory import keep_freed_memory
 from autoprune.pruning.plan import Plan
 
 #: How often a pool that waits for another process asks whether it should stop.
@@ -178,6 +179,7 @@ def at_least_one(what: str, number: int) -> int:
 
 def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Scores:
     """Score one plan; runs in a worker."""
+    keep_freed_memory()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return evaluator.evaluate(plan, images=images)

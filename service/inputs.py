@@ -25,6 +25,7 @@ from autoprune.evaluation.precision import choose_precision, same_ranking
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.batchnorm import measure_batchnorm
+from autoprune.network.memory import keep_freed_memory
 from autoprune.network.network import Network
 from autoprune.problem import PruningProblem, pruning_problem
 from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
@@ -68,6 +69,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
 
     """
     torch.set_num_threads(spec.threads)
+    keep_freed_memory()
     budget = Budget.parse(spec.budget)
     network = load_network(
         Path(spec.model) if Path(spec.model).suffix else spec.model,

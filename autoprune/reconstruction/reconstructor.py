@@ -1,7 +1,7 @@
 """Reconstruction of a candidate: every layer that lost inputs gets the best weights for those it keeps."""
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class Reconstructor:
         self._before_norm = frozenset(foldable_batchnorms(network).values())
         self._solved: OrderedDict[tuple[str, bytes], _Weights] = OrderedDict()
         self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered."""
+        return {**vars(self), "_solved": OrderedDict(), "_bytes": 0}
 
     def apply(self, module: fx.GraphModule, plan: Plan) -> tuple[str, ...]:
         """Replace weights of `module`, which :func:`autoprune.pruning.surgery.prune` made for `plan`, in place.
