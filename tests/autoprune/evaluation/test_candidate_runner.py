@@ -25,7 +25,7 @@ from tests.corpus import NETWORKS, input_shape
 from tests.oracles import random_plan
 
 #: Chains, shortcuts, a depthwise chain, concatenations, constants, attention (its values fold tokens into the batch).
-NAMES = ("vgg", "resnet_padded", "mobilenet_v1", "densenet", "unet", "irregular", "vit_token")
+NAMES = ("vgg", "resnet_padded", "mobilenet_v1", "densenet", "unet", "vit_token")
 
 #: One batch to score on and the beginning of another.
 SEARCH_IMAGES = 260
@@ -78,9 +78,7 @@ def _sequence(problem: PruningProblem) -> list[Plan]:
     return [*scan, *scan[-3::-1], Plan({}, ""), start, *steps, last, last]
 
 
-@pytest.mark.parametrize(
-    ("name", "with_statistics"), [*((name, False) for name in NAMES), ("resnet_padded", True), ("mobilenet_v1", True)]
-)
+@pytest.mark.parametrize(("name", "with_statistics"), [*((name, False) for name in NAMES), ("mobilenet_v1", True)])
 def test_any_sequence_of_candidates_gives_the_bits_of_runs_from_scratch(name: str, with_statistics: bool) -> None:
     problem = _problem(name, with_statistics=with_statistics)
     runner = _runner(problem, name)
@@ -131,7 +129,7 @@ def test_a_cheap_score_is_not_paid_for_again_in_the_full_one() -> None:
     assert calls == list(problem.network.layers())  # the second batch
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 0.6, 1])
+@pytest.mark.parametrize("share", [0, 0.5])
 def test_memory_stays_within_the_bound(share: float) -> None:
     problem = _problem("resnet_padded")
     free = _runner(problem, "resnet_padded")
