@@ -114,7 +114,7 @@ class _Frontiers:
         labels = _Labels(np.zeros((1, n_limits), dtype=np.int64), np.zeros(1), np.zeros(1), none, none)
         steps: list[_Labels] = []
         below = _just_under(known.error)
-        most = min(most, max(_FEWEST, _MOST_EXTENSIONS // sum(int((t < below).sum()) for t in self._through)))
+        most = min(most, max(_FEWEST, _MOST_EXTENSIONS // max(1, sum(int((t < below).sum()) for t in self._through))))
         proven = True
         for position in range(len(self._chain.widths)):
             labels = self._extend(labels, position, below)

@@ -89,7 +89,11 @@ Policies = Annotated[
 Evaluations = Annotated[int, typer.Option(help="Candidates that each policy may try.", rich_help_panel=_SEARCH)]
 WarmStart = Annotated[
     bool,
-    typer.Option("--warm-start", help="Let every policy try the exact allocation first.", rich_help_panel=_SEARCH),
+    typer.Option(
+        "--warm-start",
+        help="Let policies that are no baselines try the exact allocation first.",
+        rich_help_panel=_SEARCH,
+    ),
 ]
 ScreeningImages = Annotated[
     int | None,

@@ -1,8 +1,9 @@
 """What a job says in the end: certificates, the outcome of every policy, and the one result."""
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Finalist:
         search: What it found.
         before: The pruned network as the search scored it, or after the refit.
         search_refit: Scores of `before` on the search split where the refit helped; else None.
+        unsolved: Layers that keep their trained weights because their equations are singular.
         finetuned: The same after fine-tuning; None without.
         search_finetuned: Scores of `finetuned` on the search split.
         masked_error: Difference between masked and pruned network.
@@ -51,6 +53,7 @@ class Finalist:
     search: SearchResult
     before: fx.GraphModule
     search_refit: Scores | None
+    unsolved: tuple[str, ...]
     finetuned: fx.GraphModule | None
     search_finetuned: Scores | None
     masked_error: float
@@ -80,7 +83,7 @@ def policy_outcome(
     tuned = finalist.finetuned
     return PolicyOutcome(
         policy=finalist.policy,
-        evaluations=len(trials),
+        evaluations=_spent(finalist.search, inputs),
         cached=finalist.search.cached,
         seconds=finalist.search.seconds,
         kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
@@ -107,7 +110,14 @@ def policy_outcome(
 
 
 def job_result(
-    spec: JobSpec, inputs: Inputs, outcomes: list[PolicyOutcome], *, search: Scores, report: Scores, seconds: float
+    spec: JobSpec,
+    inputs: Inputs,
+    outcomes: list[PolicyOutcome],
+    *,
+    warnings: Sequence[str],
+    search: Scores,
+    report: Scores,
+    seconds: float,
 ) -> JobResult:
     """Put the whole job into one document; the best policy is chosen on the search split."""
     problem = inputs.problem
@@ -132,10 +142,18 @@ def job_result(
         report=view(report),
         outcomes=outcomes,
         best=max(outcomes, key=quality).policy,
-        warnings=[*inputs.warnings, *quality_warnings(search, problem.network.output_shape[0])],
+        warnings=[*inputs.warnings, *warnings, *quality_warnings(search, problem.network.output_shape[0])],
         seed=spec.seed,
         seconds=seconds,
     )
+
+
+def _spent(search: SearchResult, inputs: Inputs) -> int:
+    """Return what a search cost, in evaluations on all search images, rounded up."""
+    record, whole = search.screening, len(inputs.splits.search)
+    if record is None:
+        return len(search.trials)
+    return math.ceil(record.full + (record.pairs + record.screened_out) * record.images / whole)
 
 
 def _screening(record: ScreeningRecord | None) -> ScreeningView | None:

@@ -25,6 +25,7 @@ from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.search.screening import Screening
 from autoprune.search.searcher import Searcher
 from autoprune.search.warm_start import WarmStart, exact_policy
+from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
@@ -103,10 +104,16 @@ def run_job(
     for finalist, latency in zip(finalists, latencies, strict=True):
         job.say("report", len(outcomes) + 1, len(finalists) + 1, "scoring on the report split", finalist.policy)
         outcomes.append(policy_outcome(finalist, spec, inputs, unpruned=base, latency=latency, score=score))
+    warnings = [
+        f"policy {each.policy!r}: the equations of {', '.join(each.unsolved)} are singular; their weights stay"
+        for each in finalists
+        if each.unsolved
+    ]
     result = job_result(
         spec,
         inputs,
         outcomes,
+        warnings=warnings,
         search=evaluator.unpruned(),
         report=score(network.module),
         seconds=time.monotonic() - started,
@@ -137,13 +144,14 @@ def _worth_starting(job: _Job) -> int:
     problem, spec = job.inputs.problem, job.spec
     images = job.evaluator.search_images + RECALIBRATION_IMAGES
     macs = problem.cost(problem.costs.full())["macs"] * images * spec.evaluations * len(spec.policies)
-    return max(1, (os.cpu_count() or 1) // spec.threads) if macs > LONG_SEARCH_MACS else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(BATCH, cores // spec.threads)) if macs > LONG_SEARCH_MACS else 1
 
 
 def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> SearchResult:
     """Search with one policy."""
     spec, problem = job.spec, job.inputs.problem
-    warm = spec.warm_start and policy != Exact.name
+    warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
     evaluations = spec.evaluations - warm
     searcher: Searcher = make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
     if warm:
@@ -173,6 +181,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         job.say("refit", 0, 1, "layers solved in order", policy)
         better = refitted(job.evaluator, found.best, splits, seed=spec.seed)
         before, refit_scores = better or (before, None)
+    unsolved = job.evaluator.unsolved(plan)
     tuned = None
     if spec.finetune_epochs > 0:
         tuned = finetuned(
@@ -207,6 +216,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         search=found,
         before=before,
         search_refit=refit_scores,
+        unsolved=unsolved,
         finetuned=tuned,
         search_finetuned=None if tuned is None else job.evaluator.score(tuned),
         masked_error=masked_error,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import fx
 
 from autoprune.datasets.splits import Split, Splits
-from autoprune.errors import Cancelled
+from autoprune.errors import Cancelled, NumericalError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores, predict, score_logits
 from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
@@ -19,13 +19,16 @@ from autoprune.service.spec import JobSpec, Progress
 def refitted(evaluator: Evaluator, found: Trial, splits: Splits, *, seed: int) -> tuple[fx.GraphModule, Scores] | None:
     """Return a search's winner after a refit of all its layers, with its scores on the search split.
 
-    None where the refit did not help: the search split decides.
+    None where the refit did not help, or gave values that are not finite: the search split decides.
     """
     problem = evaluator.problem
     plan = problem.plan(found.policy)
     module = evaluator.reconstructed(plan)
     refit(problem.network, problem.all_groups, plan, module, splits.fit.inputs[:STATISTICS_IMAGES], seed=seed)
-    scores = evaluator.score(module)
+    try:
+        scores = evaluator.score(module)
+    except NumericalError:
+        return None
     helped = (scores.objective, -scores.regret) > (found.objective, -found.scores.regret)
     return (module, scores) if helped else None
 

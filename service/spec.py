@@ -124,7 +124,8 @@ class JobSpec(BaseModel):
     )
     warm_start: bool = Field(
         default=False,
-        description="Let every policy but exact try the exact allocation first; counts as one of its evaluations.",
+        description="Let policies other than exact and the baselines (uniform, random) try the exact allocation first; "
+        "counts as one of their evaluations.",
     )
     screening_images: int | None = Field(
         default=None,

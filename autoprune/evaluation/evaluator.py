@@ -77,6 +77,7 @@ class Evaluator:
             "version": VERSION,
             "torch": torch.__version__,
             "device": default_device().type,
+            "threads": torch.get_num_threads(),  # sums are split among them
             "network": problem.network.fingerprint(),
             "fit": splits.fit.sha256,
             "search": splits.search.sha256,
@@ -130,6 +131,11 @@ class Evaluator:
         if self._reconstructor is not None:
             self._reconstructor.apply(module, plan)
         return module
+
+    def unsolved(self, plan: Plan) -> tuple[str, ...]:
+        """Return the layers that keep their trained weights under `plan` because their equations are singular."""
+        module = prune(self.problem.network, self.problem.all_groups, plan)
+        return () if self._reconstructor is None else self._reconstructor.apply(module, plan)
 
     def unpruned(self) -> Scores:
         """Return the scores of the unpruned network, its batch norm as trained."""

@@ -24,6 +24,9 @@ from autoprune.reconstruction.patches import features_of, has_bias, weight_matri
 
 Errors = NDArray[np.float64]
 
+#: Outputs whose variance is a smaller share of their mean square are constant: nothing is lost with their inputs.
+_CONSTANT = 1e-9
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelOrder:
@@ -31,8 +34,9 @@ class ChannelOrder:
 
     Attributes:
         order: Its unit indices from most to least important, ``(n_units,)``.
-        errors: By kept count, ``(n_units + 1,)``: sum over the consumers of the squared error of their outputs after
-            reconstruction, relative to the variance of these outputs. 0 where all units are kept.
+        errors: By kept count, ``(n_units + 1,)``: sum over the consumers of what least squares leaves (squared error of
+            the outputs, and the pull), as a share of what is left without any input: the variance of the outputs where
+            a bias can be fitted. Each consumer adds at most 1; 0 where all units are kept or outputs are constant.
 
     """
 
@@ -145,12 +149,15 @@ def _maps(
             which, features = features_of(layer, position)
             columns[which].setdefault(index_of[unit], []).append(features)
     weight, bias = weight_matrix(layer)
-    scale = 1.0 / max(_variance(gram.matrix, weight), 1e-30)
     size = weight.shape[2] + int(fit_bias)
+    ridge = pull(weight.shape[2], gram.samples) if ridge is None else ridge
+    whole, scale = _without_inputs(gram.matrix, weight, fit_bias, ridge), 0.0
+    if whole > _CONSTANT * float(((weight @ gram.matrix[:, :-1, :-1]) * weight).sum() + bias.square().sum()):
+        scale = 1.0 / whole
     return [
         _Map(
             torch.cat([weight[i], bias[i][:, None]], dim=1)[:, :size].clone(),
-            _inverse(name, gram.matrix[i], size, pull(weight.shape[2], gram.samples) if ridge is None else ridge),
+            _inverse(name, gram.matrix[i], size, ridge),
             {unit: torch.cat(parts) for unit, parts in columns[i].items()},
             scale,
         )
@@ -159,11 +166,15 @@ def _maps(
     ]
 
 
-def _variance(gram: Tensor, weight: Tensor) -> float:
-    """Return the variance of a layer's outputs, summed over all outputs of all maps."""
-    mean = gram[:, :-1, -1]
-    covariance = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]
-    return float(((weight @ covariance) * weight).sum())
+def _without_inputs(gram: Tensor, weight: Tensor, fit_bias: bool, ridge: float) -> float:
+    """Return what least squares leaves of a layer that loses all its inputs, the pull included, over all maps."""
+    total = 0.0
+    for matrix, rows in zip(gram, weight, strict=True):
+        moments = damped(matrix, ridge)[:-1, :-1]
+        if fit_bias:
+            moments = moments - torch.outer(matrix[:-1, -1], matrix[:-1, -1])
+        total += float(((rows @ moments) * rows).sum())
+    return total
 
 
 def _inverse(name: str, gram: Tensor, size: int, ridge: float) -> Tensor:

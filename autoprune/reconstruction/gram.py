@@ -54,13 +54,13 @@ class GramStatistics:
     Attributes:
         grams: Of every layer that could be measured.
         unmeasured: Why each other layer that was asked for was not, by layer.
-        settings: What the matrices depend on besides network and images; for keys of caches.
+        settings: What the matrices depend on besides the network; for keys of caches.
 
     """
 
     grams: Mapping[str, Gram]
     unmeasured: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def underdetermined(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class GramStatistics:
 
     @property
     def key(self) -> str:
-        """Name what the matrices depend on besides network and images."""
+        """Name what the matrices depend on besides the network."""
         return hashlib.sha256(json.dumps(dict(self.settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -85,8 +85,9 @@ def collect_grams(
 ) -> GramStatistics:
     """Measure every layer that consumes channels of `groups`, on the unpruned network.
 
-    Memory: at most `memory_bytes` of matrices, 128 MiB of patches and the activations of one batch. Layers that do not
-    fit in together are measured in several passes; one that does not fit in alone is left out.
+    Memory: while measuring, at most `memory_bytes` of matrices (and the largest twice more while a batch is added), 128
+    MiB of patches and the activations of one batch. Layers that do not fit in together are measured in several
+    passes; one that does not fit in alone is left out. What is returned holds the matrices of all passes.
 
     Args:
         network: The unpruned network.
@@ -121,7 +122,8 @@ def collect_grams(
         }
         _observe(network, accumulators, images, device or default_device())
         grams |= {name: accumulator.gram() for name, accumulator in accumulators.items()}
-    settings = {"images": len(images), "points": points, "seed": seed, "memory_bytes": memory_bytes}
+    digest = hashlib.sha256(images.contiguous().cpu().numpy().tobytes()).hexdigest()
+    settings: dict[str, int | str] = {"images": digest, "points": points, "seed": seed, "memory_bytes": memory_bytes}
     return GramStatistics({name: grams[name] for name in measurable}, unmeasured, settings)
 
 

@@ -26,6 +26,9 @@ from autoprune.reconstruction.patches import LINEAR_MAPS, has_bias, outputs_at, 
 #: Bytes that the activations of both networks may take; fewer images are used where they do not fit.
 MEMORY_BYTES = 2 * 2**30
 
+#: Channels with a smaller gain, relative to the median of their batch norm, do not take over another branch's error.
+_LEAST_GAIN = 0.05
+
 #: Images of one forward call of a layer, and of one sampling of patches.
 _BATCH = 250
 
@@ -113,11 +116,15 @@ class _Run:
         self._wanted[self._input] = self._actual[self._input] = images
         last_use = {source.name: node for node in self._nodes for source in node.all_input_nodes}
         changed: set[str] = set()
+        constant: set[str] = set()
         unsolved = []
         with torch.no_grad():
             for node in self._nodes:
                 name, sources = str(node.target), [source.name for source in node.all_input_nodes]
-                wanted = _call(self._original[name], [self._wanted[s] for s in sources], len(images), self._device)
+                batched = [s not in constant for s in sources]
+                if not any(batched):
+                    constant.add(node.name)
+                wanted = _call(self._original[name], [self._wanted[s] for s in sources], batched, self._device)
                 layer = self._module.get_submodule(name)
                 is_hit = any(s in changed for s in sources)
                 if is_hit and isinstance(layer, LINEAR_MAPS):
@@ -127,7 +134,7 @@ class _Run:
                     unsolved.append(name)
                 if is_hit or self._is_cut(name):
                     changed.add(node.name)
-                    actual = _call(layer, [self._actual[s] for s in sources], len(images), self._device)
+                    actual = _call(layer, [self._actual[s] for s in sources], batched, self._device)
                 else:
                     actual = wanted
                 self._wanted[node.name], self._actual[node.name] = wanted, actual
@@ -149,7 +156,7 @@ class _Run:
             kept = torch.from_numpy(np.flatnonzero(self._alive[channels.ids])).to(wanted.device)
             wanted = wanted.index_select(channels.dim, kept)
         debt = self._debt(node)
-        if debt is not None:
+        if debt is not None and debt.shape == wanted.shape:  # else a branch that is broadcast
             wanted = wanted + debt
         gram: Tensor | None = None
         target: Tensor | None = None
@@ -198,7 +205,8 @@ class _Run:
             return wanted - actual
         assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        safe = torch.where(scale.abs() > 1e-6, 1 / scale, torch.zeros_like(scale))
+        useful = scale.abs() > _LEAST_GAIN * scale.abs().median()  # a channel that hardly gets through cannot pay
+        safe = torch.where(useful, 1 / torch.where(useful, scale, 1.0), 0.0)
         return (wanted - actual) * safe.to(wanted.device).view(1, -1, 1, 1)
 
 
@@ -232,18 +240,18 @@ def _solve(
     return solved[:, :-1].transpose(1, 2).flatten(0, 1), solved[:, -1].flatten()
 
 
-def _call(layer: nn.Module, inputs: Sequence[Tensor], n: int, device: torch.device) -> Tensor:
-    """Run one layer on all `n` images, a batch at a time; constants come without a batch."""
+def _call(layer: nn.Module, inputs: Sequence[Tensor], batched: Sequence[bool], device: torch.device) -> Tensor:
+    """Run one layer on all images, a batch at a time; what comes from constants alone is not `batched`."""
     layer = ready(layer, device)
-    if not inputs:
-        result: Tensor = layer()
+    if not any(batched):
+        result: Tensor = layer(*inputs)
         return result
-    batched = [each.dim() > 0 and len(each) == n for each in inputs]
+    n = next(len(each) for each, split in zip(inputs, batched, strict=True) if split)
     parts = [
         layer(*(each[start : start + _BATCH] if split else each for each, split in zip(inputs, batched, strict=True)))
         for start in range(0, n, _BATCH)
     ]
-    return torch.cat(parts) if any(batched) else parts[0]
+    return torch.cat(parts)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -35,13 +35,15 @@ def _refitted_error(
             if unit not in removed:
                 which, features = features_of(layer, position)
                 columns[which].append(features)
-        mean = gram[:, :-1, -1]
-        covariance = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]
-        variance = float(((weight @ covariance) * weight).sum())
         ridge = pull(weight.shape[2], statistics.grams[name].samples)
-        total += sum(
-            _constrained_error(gram[i], weight[i], bias[i], columns[i], ridge) / variance for i in range(len(columns))
-        )
+        errors = [
+            (
+                _constrained_error(gram[i], weight[i], bias[i], columns[i], ridge),
+                _constrained_error(gram[i], weight[i], bias[i], [], ridge),
+            )
+            for i in range(len(columns))
+        ]
+        total += sum(error for error, _ in errors) / sum(whole for _, whole in errors)
     return total
 
 
@@ -123,3 +125,28 @@ def test_every_group_of_every_network_gets_an_order(name: str) -> None:
         assert sorted(found.order) == list(range(len(group)))
         assert np.isfinite(found.errors).all()
         assert (np.diff(found.errors) <= 0).all()
+
+
+def test_errors_are_shares_whatever_the_scale_of_a_layer() -> None:
+    network = built("3x3")
+    groups = find_groups(network)
+    group = groups.prunable()[0]
+    plain = channel_order(network, groups, group, collect_grams(network, [group], images(), points=20))
+    with torch.no_grad():
+        network.module.get_submodule("consumer").weight.mul_(1e-4)
+    small = channel_order(network, groups, group, collect_grams(network, [group], images(), points=20))
+    assert plain is not None
+    assert small is not None
+    assert 0.2 < plain.errors[0] <= 1 + 1e-9
+    assert small.errors == pytest.approx(plain.errors, rel=1e-6, abs=1e-9)
+
+
+def test_a_dead_group_loses_nothing() -> None:
+    network = built("3x3")
+    with torch.no_grad():
+        network.module.get_submodule("producer").bias.fill_(-100.0)
+    groups = find_groups(network)
+    group = groups.prunable()[0]
+    dead = channel_order(network, groups, group, collect_grams(network, [group], images(), points=20))
+    assert dead is not None
+    assert (dead.errors == 0).all()

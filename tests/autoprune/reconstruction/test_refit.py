@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from autoprune.errors import DatasetError
 from autoprune.groups.channel_group import ChannelGroups, find_groups
-from autoprune.network.network import Network
+from autoprune.network.layers import Add, Constant
+from autoprune.network.network import Network, NetworkBuilder
 from autoprune.network.tracer import trace
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
@@ -84,6 +85,21 @@ def test_little_memory_means_fewer_images() -> None:
     refit(network, groups, plan, few, images[:1])
     refit(network, groups, plan, bounded, images, memory_bytes=1)
     assert all(torch.equal(a, b) for a, b in zip(few.parameters(), bounded.parameters(), strict=True))
+
+
+def test_constants_are_told_from_batches_by_their_origin() -> None:
+    b = NetworkBuilder("image", (3, 4, 4))
+    x = b.add(nn.ReLU(), b.add(nn.Conv2d(3, 8, 3, padding=1), b.input, name="first"), name="relu")
+    x = b.add(nn.Conv2d(8, 260, 1), x, name="second")
+    shift = b.add(Constant(torch.randn(260, 1, 1)), name="shift")
+    network = b.finish(b.add(nn.Conv2d(260, 4, 1), b.add(Add(), x, shift, name="add"), name="third"))
+    groups = find_groups(network)
+    plan = Plan({"first": (0, 1, 2, 5)}, network.fingerprint())
+    images = torch.randn(260, 3, 4, 4, generator=torch.Generator().manual_seed(0))  # as many as channels
+    module = prune(network, groups, plan)
+    before = _error(network, module, images)
+    refit(network, groups, plan, module, images)
+    assert _error(network, module, images) < before
 
 
 def test_no_images_are_refused() -> None:
