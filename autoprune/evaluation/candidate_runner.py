@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -112,8 +111,7 @@ class CandidateRunner:
 
     def _recalibrate(self, module: fx.GraphModule, plan: Plan, device: torch.device) -> None:
         """Make the stages those of `module`, keeping as many of the first ones as are the same."""
-        alive = np.ones(self._groups.n_units, dtype=bool)
-        alive[list(plan.removed_units(self._groups))] = False
+        alive = plan.kept_units(self._groups)
         keys = [alive[segment.units].tobytes() for segment in self._segments]
         shared = sum(stage.key == key for stage, key in zip(self._stages, keys, strict=False))  # units nest: the first
         del self._stages[shared:]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoprune.errors import PlanError
 from autoprune.groups.channel_group import ChannelGroups
 
@@ -101,3 +104,9 @@ class Plan:
                 kept = set(self.kept[group.name])
                 removed.update(unit for index, unit in enumerate(group.units) if index not in kept)
         return frozenset(removed)
+
+    def kept_units(self, groups: ChannelGroups) -> NDArray[np.bool_]:
+        """Tell for every unit of the network whether the plan, which must fit, keeps it, ``(n_units,)``."""
+        kept = np.ones(groups.n_units, dtype=bool)
+        kept[list(self.removed_units(groups))] = False
+        return kept

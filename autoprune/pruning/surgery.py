@@ -27,7 +27,8 @@ def prune(network: Network, groups: ChannelGroups, plan: Plan) -> fx.GraphModule
         PlanError: The plan does not fit the network.
 
     """
-    alive = _alive(groups, plan)
+    plan.check(groups)
+    alive = plan.kept_units(groups)
     layers = {name: _cut(layer, groups.layers[name], alive) for name, layer in network.layers().items()}
     return network.with_layers(layers)
 
@@ -41,17 +42,10 @@ def mask(network: Network, groups: ChannelGroups, plan: Plan) -> fx.GraphModule:
         PlanError: The plan does not fit the network.
 
     """
-    alive = _alive(groups, plan)
+    plan.check(groups)
+    alive = plan.kept_units(groups)
     layers = {name: _silence(layer, groups.layers[name], alive) for name, layer in network.layers().items()}
     return network.with_layers(layers)
-
-
-def _alive(groups: ChannelGroups, plan: Plan) -> NDArray[np.bool_]:
-    """Tell for every unit of the network whether a plan, which must fit, keeps it, ``(n_units,)``."""
-    plan.check(groups)
-    alive = np.ones(groups.n_units, dtype=bool)
-    alive[list(plan.removed_units(groups))] = False
-    return alive
 
 
 def _kept(channels: Channels | None, alive: NDArray[np.bool_]) -> Keep | None:

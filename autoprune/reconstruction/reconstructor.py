@@ -64,8 +64,7 @@ class Reconstructor:
             Names of the layers whose equations were singular: they keep their trained weights.
 
         """
-        alive = np.ones(self._groups.n_units, dtype=bool)
-        alive[list(plan.removed_units(self._groups))] = False
+        alive = plan.kept_units(self._groups)
         singular = []
         for name, layer in self._layers.items():
             source = self._groups.layers[name].inputs[0]

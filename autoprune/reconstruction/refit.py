@@ -100,8 +100,7 @@ class _Run:
         self._nodes = [node for node in network.module.graph.nodes if node.op == "call_module"]
         self._input = network.input_name
         self._generator = torch.Generator().manual_seed(seed)
-        self._alive = np.ones(groups.n_units, dtype=bool)
-        self._alive[list(plan.removed_units(groups))] = False
+        self._alive = plan.kept_units(groups)
         self._norm_after = {
             convolution: module.get_submodule(norm) for norm, convolution in foldable_batchnorms(network).items()
         }
