@@ -4,16 +4,17 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoprune.errors import PoolError
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
-from autoprune.search.pool import ExecutorPool, at_least_one
+from autoprune.search.pool import POLL_S, ExecutorPool, ShouldStop, at_least_one, wait_for
 
 if TYPE_CHECKING:
     import distributed
@@ -50,7 +51,8 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[ExecutorPool]:
 
     Listens on the loopback address only, without a dashboard, and needs no network. Starting takes some seconds. When
     the block is left, by an error too, the workers are ended, in mid-evaluation if need be; they end by themselves when
-    this process dies. As everywhere with new processes, a script must keep its work under
+    this process dies. SIGINT and SIGTERM, which often go to a whole process group, do nothing to them: what these mean
+    is for this process to say. As everywhere with new processes, a script must keep its work under
     ``if __name__ == "__main__":``.
 
     Args:
@@ -91,30 +93,53 @@ def _cluster(workers: int) -> Iterator["distributed.LocalCluster"]:
         PoolError: They do not start.
 
     """
-    from distributed import LocalCluster
+    from distributed import LocalCluster, Nanny
 
+    nannies: list[Nanny] = []
+
+    def nanny(*args: Any, **kwargs: Any) -> Nanny:  # noqa: ANN401
+        """Make what starts a worker; called by Dask in the cluster's own thread."""
+        _block_signals()
+        nannies.append(Nanny(*args, **kwargs))
+        return nannies[-1]
+
+    with _starting(workers):
+        cluster = LocalCluster(
+            n_workers=0,  # they start when their ending is seen to
+            worker_class=nanny,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            memory_limit=0,  # nothing is spilled to disk, and no worker ended for using more than its share
+            death_timeout=START_TIMEOUT_S,
+        )
+    try:
+        with _starting(workers):
+            cluster.sync(_start_workers, cluster, workers)
+        yield cluster
+    finally:
+        cluster.sync(_end_workers, nannies)
+        cluster.close()
+
+
+@contextmanager
+def _starting(workers: int) -> Iterator[None]:
+    """Start workers, or what they need, in the block.
+
+    Raises:
+        PoolError: That failed.
+
+    """
     try:
         with _environment_kept():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-                memory_limit=0,  # nothing is spilled to disk, and no worker ended for using more than its share
-                death_timeout=START_TIMEOUT_S,
-            )
+            yield
     except (AssertionError, OSError, RuntimeError) as error:
         raise PoolError(
             f"{workers} worker processes could not be started ({error!r}); a script that searches with workers must do "
             'so under `if __name__ == "__main__":`; without workers a search needs no other process'
         ) from error
-    try:
-        yield cluster
-    finally:
-        cluster.sync(_end_workers, cluster)
-        cluster.close()
 
 
 @contextmanager
@@ -131,23 +156,64 @@ def _environment_kept() -> Iterator[None]:
                 os.environ[name] = value
 
 
-async def _end_workers(cluster: "distributed.LocalCluster") -> None:
+def _block_signals() -> None:
+    """Let what this thread starts, processes too, live with SIGINT and SIGTERM blocked, from its first instruction on.
+
+    The threads that were there before take the signals of this process as ever.
+    """
+    resource_tracker.ensure_running()  # its first start would unblock them here again
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+async def _start_workers(cluster: "distributed.LocalCluster", workers: int) -> None:
+    """Start all workers; a start that is cancelled goes on until they are ended."""
+    cluster.scale(workers)
+    ready = asyncio.ensure_future(_ready(cluster))
+    ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # or Python complains that nobody looked
+    await asyncio.shield(ready)
+
+
+async def _ready(cluster: "distributed.LocalCluster") -> None:
+    """Wait for all workers to be there."""
+    await cluster
+
+
+async def _end_workers(nannies: "Sequence[distributed.Nanny]") -> None:
     """Kill all workers: those in mid-evaluation would be waited for, those that just start too."""
-    endings = []
-    for nanny in cluster.workers.values():
-        if nanny.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(nanny.pid, signal.SIGKILL)
-        endings.append(nanny.close())
-    await asyncio.gather(*endings, return_exceptions=True)
+    while True:
+        for nanny in nannies:
+            if nanny.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
+        if not any(nanny.status.name in ("init", "starting") for nanny in nannies):
+            break
+        await asyncio.sleep(POLL_S)  # one may be about to start its worker
+    await asyncio.gather(*(nanny.close() for nanny in nannies), return_exceptions=True)
 
 
-def _scatter(client: "distributed.Client", evaluator: PlanEvaluator) -> "distributed.Future[PlanEvaluator]":
-    """Send an evaluator to all workers."""
+def _scatter(
+    client: "distributed.Client", evaluator: PlanEvaluator, should_stop: ShouldStop
+) -> "distributed.Future[PlanEvaluator]":
+    """Send an evaluator to all workers.
+
+    Raises:
+        PoolError: There is none.
+        Cancelled: `should_stop` said so before.
+
+    """
+    lost = PoolError("no worker process is left that could evaluate; run the search again to go on")
+    if client.status != "running":
+        raise lost
+    sending = client.scatter(evaluator, broadcast=True, hash=False, asynchronous=True)
+    sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop)
     try:
-        return client.scatter(evaluator, broadcast=True, hash=False)
-    except OSError as error:  # among them connections that closed or were not answered in time
-        raise PoolError("no worker process is left that could evaluate; run the search again to go on") from error
+        wait_for(sent, should_stop)
+    finally:
+        sent.cancel()
+    try:
+        return sent.result()
+    except (CancelledError, LookupError, OSError, RuntimeError, ValueError) as error:  # Dask has no common error
+        raise lost from error
 
 
 class _ClientExecutor(Executor):

@@ -15,11 +15,14 @@ from autoprune.pruning.plan import Plan
 #: How often a pool that waits for another process asks whether it should stop.
 POLL_S = 0.1
 
+_STOPPED = "the evaluations were stopped; what was evaluated before is in the journal"
+
 #: Asked while waiting; the evaluations are given up once it says True.
 ShouldStop = Callable[[], bool]
 
-#: Brings an evaluator to the workers; returns what stands for it in the calls that are submitted.
-Share = Callable[[PlanEvaluator], object]
+#: Brings an evaluator to the workers and returns what stands for it in the calls that are submitted. It asks
+#: ``should_stop`` while it waits, as :func:`wait_for` does, and raises PoolError where there is nobody to bring it to.
+Share = Callable[[PlanEvaluator, ShouldStop], object]
 
 
 def never() -> bool:
@@ -37,7 +40,8 @@ class EvaluationPool(Protocol):
         * **Laziness.** Nothing starts before the first scores are asked for. Closing the iterator, or leaving it by an
           error, gives up what has not started; what runs may run to its end, unseen.
         * **Errors.** What the evaluator raises for a plan comes out as it is in that plan's place, and ends the
-          iterator. A lost worker or engine raises PoolError.
+          iterator. A lost worker or engine raises PoolError, or Cancelled where `should_stop` says so by then: what
+          ends a search often ends its workers too.
         * **Ownership.** A pool belongs to one thread. It serves any number of evaluators, one after the other, and may
           be asked again after an error.
     """
@@ -107,7 +111,7 @@ class ExecutorPool:
         self,
         executor: Executor,
         *,
-        share: Share = lambda evaluator: evaluator,
+        share: Share = lambda evaluator, _: evaluator,
         threads: int = 1,
         lost: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -127,7 +131,7 @@ class ExecutorPool:
         self._executor = executor
         self._share = share
         self._threads = at_least_one("thread", threads)
-        self._lost: tuple[type[Exception], ...] = (BrokenExecutor, CancelledError, *lost)
+        self._lost: tuple[type[Exception], ...] = (PoolError, BrokenExecutor, CancelledError, *lost)
         self._shared: tuple[PlanEvaluator, object] | None = None
 
     def evaluate(
@@ -142,13 +146,17 @@ class ExecutorPool:
         futures: list[Future[Scores]] = []
         try:
             for plan in plans:
-                stand_in = self._stand_in(evaluator)
+                stand_in = self._stand_in(evaluator, should_stop)
                 futures.append(self._executor.submit(_evaluate, stand_in, plan, images, self._threads))
             for future in futures:
-                _wait_for(future, should_stop)
+                wait_for(future, should_stop)
                 yield future.result()
         except self._lost as error:
             self._shared = None  # it may be lost with the worker that held it
+            if should_stop():
+                raise Cancelled(_STOPPED) from error
+            if isinstance(error, PoolError):
+                raise
             raise PoolError(
                 f"an evaluation was lost: its worker process, or the engine behind it, ended ({type(error).__name__}); "
                 "it may have run out of memory. What was evaluated before is in the journal: run the search again to "
@@ -158,10 +166,10 @@ class ExecutorPool:
             for future in futures:
                 future.cancel()
 
-    def _stand_in(self, evaluator: PlanEvaluator) -> Any:  # noqa: ANN401 - arrives at the worker as the evaluator
-        """Return what stands for `evaluator` in a call; it is shared when it is new."""
+    def _stand_in(self, evaluator: PlanEvaluator, should_stop: ShouldStop) -> Any:  # noqa: ANN401 - see below
+        """Return what arrives at a worker as `evaluator`; that is shared when it is new."""
         if self._shared is None or self._shared[0] is not evaluator:
-            self._shared = (evaluator, self._share(evaluator))
+            self._shared = (evaluator, self._share(evaluator, should_stop))
         return self._shared[1]
 
 
@@ -177,16 +185,8 @@ def at_least_one(what: str, number: int) -> int:
     return number
 
 
-def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Scores:
-    """Score one plan; runs in a worker."""
-    keep_freed_memory()
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    return evaluator.evaluate(plan, images=images)
-
-
-def _wait_for(future: Future[Scores], should_stop: ShouldStop) -> None:
-    """Return when `future` is done.
+def wait_for(future: Future[Any], should_stop: ShouldStop) -> None:
+    """Return when `future` is done, with whatever outcome.
 
     Raises:
         Cancelled: `should_stop` said so before.
@@ -194,4 +194,12 @@ def _wait_for(future: Future[Scores], should_stop: ShouldStop) -> None:
     """
     while not wait([future], POLL_S).done:
         if should_stop():
-            raise Cancelled("the evaluations were stopped; what was evaluated before is in the journal")
+            raise Cancelled(_STOPPED)
+
+
+def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Scores:
+    """Score one plan; runs in a worker."""
+    keep_freed_memory()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return evaluator.evaluate(plan, images=images)

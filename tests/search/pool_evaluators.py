@@ -37,6 +37,20 @@ class Tracing(FormulaEvaluator):
         return super().evaluate(plan, images=images)
 
 
+class SlowToArrive(Tracing):
+    """Takes as long to arrive at a worker as its evaluations take, and leaves a file ``arriving`` meanwhile.
+
+    Where `seconds` is negative, it takes the worker along instead.
+    """
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        (self._folder / f"arriving {os.getpid()}").touch()
+        if self._pause < 0:
+            os._exit(3)
+        time.sleep(self._pause)
+
+
 class Failing(FormulaEvaluator):
     """Raises NumericalError for plans that keep the first group whole."""
 

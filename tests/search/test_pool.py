@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from autoprune.errors import PoolError, SearchError
+from autoprune.errors import Cancelled, PoolError, SearchError
 from autoprune.formats.load import load_network
 from autoprune.network.network import Network
 from autoprune.pruning.policy import PruningPolicy
@@ -24,7 +24,7 @@ from autoprune.search.local_pool import local_pool
 from autoprune.search.policies import make_searcher
 from autoprune.search.pool import ExecutorPool, SerialPool
 from tests import corpus
-from tests.search.pool_evaluators import CountingThreads, Deadly, Tracing
+from tests.search.pool_evaluators import CountingThreads, Deadly, SlowToArrive, Tracing
 from tests.search.small_problems import FormulaEvaluator, real_evaluator, small_problem
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def wait_until(what: Callable[[], bool], seconds: float) -> bool:
 
 
 def workers_in(folder: Path) -> set[int]:
-    return {int(path.name.split()[1]) for path in folder.iterdir()}
+    return {int(path.name.split()[1]) for path in folder.iterdir() if path.is_file()}
 
 
 def alive(pid: int) -> bool:
@@ -51,34 +51,32 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children() -> set[int]:
-    found = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False)  # noqa: S607
-    return {int(line) for line in found.stdout.split()}
-
-
-def own_workers() -> set[int]:
-    """Worker processes of this one."""
-    return {
-        pid for pid in children() if alive(pid) and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }  # fmt: skip
+def workers_of(owner: int) -> set[int]:
+    """Worker processes of a process."""
+    command = ["pgrep", "-P", str(owner), "-f", "spawn_main"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {pid for pid in map(int, found.stdout.split()) if alive(pid)}
 
 
 def test_a_life_with_a_local_pool(tmp_path: Path) -> None:
     """One pool for several looks at it: starting workers is what takes time."""
     environment, threads = dict(os.environ), threading.active_count()
+    for folder in ("deadly", "endless"):
+        (tmp_path / folder).mkdir()
 
     def live() -> None:
         with local_pool(2, threads=2) as pool:
-            assert len(own_workers()) == 2
+            assert len(workers_of(os.getpid())) == 2
             assert dict(os.environ) == environment
             evaluator_travels_once(pool)
             lost_workers_are_reported(pool)
-            endless = Tracing(PROBLEM, tmp_path, seconds=300)
-            list(pool.evaluate(endless, PLANS, should_stop=lambda: interrupt(tmp_path)))
+            workers_lost_on_the_way_are_reported(pool, tmp_path / "deadly")
+            endless = Tracing(PROBLEM, tmp_path / "endless", seconds=300)
+            list(pool.evaluate(endless, PLANS, should_stop=lambda: interrupt(tmp_path / "endless")))
 
     with pytest.raises(KeyboardInterrupt):
         live()
-    assert not own_workers()
+    assert not workers_of(os.getpid())
     assert dict(os.environ) == environment
     assert wait_until(lambda: threading.active_count() <= threads + 3, 5)
 
@@ -103,6 +101,11 @@ def lost_workers_are_reported(pool: ExecutorPool) -> None:
     assert list(pool.evaluate(evaluator, PLANS)) == [evaluator.evaluate(plan) for plan in PLANS]
 
 
+def workers_lost_on_the_way_are_reported(pool: ExecutorPool, folder: Path) -> None:
+    with pytest.raises(PoolError, match="no worker process is left"):
+        list(pool.evaluate(SlowToArrive(PROBLEM, folder, seconds=-1), PLANS))
+
+
 def interrupt(folder: Path) -> bool:
     """Press Ctrl-C once an evaluation runs."""
     if any(folder.iterdir()):
@@ -110,32 +113,58 @@ def interrupt(folder: Path) -> bool:
     return False
 
 
-def owner(folder: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
-    """Start :mod:`tests.search.pool_owner` in a process group of its own."""
-    command = [sys.executable, "-m", "tests.search.pool_owner", str(folder), str(workers), str(seconds)]
+def owner(folder: Path, *arguments: object, module: str = "pool_owner") -> subprocess.Popen[bytes]:
+    """Start a module of this folder in a process group of its own."""
+    command = [sys.executable, "-m", f"tests.search.{module}", str(folder), *map(str, arguments)]
     environment = {**os.environ, "TMPDIR": str(folder.parent)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, process_group=0)
 
 
-@pytest.mark.parametrize(("kill", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
-def test_workers_do_not_outlive_their_owner(tmp_path: Path, kill: signal.Signals, workers: int) -> None:
+def test_workers_do_not_outlive_their_owner(tmp_path: Path) -> None:
     folder = tmp_path / "plans"
     folder.mkdir()
-    with owner(folder, workers, 300) as process:
-        assert wait_until(lambda: len(list(folder.iterdir())) == workers, 100)
+    with owner(folder, 2, 300) as process:
+        assert wait_until(lambda: len(list(folder.iterdir())) == 2, 100)
         pids = workers_in(folder)
-        assert len(pids) == workers
+        assert len(pids) == 2
         assert all(alive(pid) for pid in pids)
-        if kill == signal.SIGINT:
-            os.killpg(process.pid, kill)  # as a terminal does
-        else:
-            process.send_signal(kill)
+        process.kill()
         assert wait_until(lambda: not any(alive(pid) for pid in pids), 10)
         output, errors = process.communicate(timeout=30)
-    assert process.returncode == -kill
     assert output == b""
-    assert errors.count(b"Traceback") == (kill == signal.SIGINT)
+    assert b"Traceback" not in errors
+
+
+def test_signals_to_the_whole_group_are_for_the_owner_to_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    with owner(folder, 2, module="pool_stops") as process:
+        assert wait_until(lambda: bool(workers_in(folder)) or process.poll() is not None, 150)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does; the last phase is left by it
+        output, errors = process.communicate(timeout=30)
+    answers = [line.split() for line in output.decode().splitlines()]
+    assert [answer[:3] for answer in answers] == [
+        [kind, name, "Cancelled"] for kind in ("Tracing", "SlowToArrive") for name in ("SIGTERM", "SIGINT")
+    ], errors.decode()
+    assert all(float(answer[3]) < 5 for answer in answers)
+    pids = {pid for phase in folder.iterdir() if phase.is_dir() for pid in workers_in(phase)} | workers_in(folder)
+    assert len(pids) == 2  # no worker was lost
+    assert not any(alive(pid) for pid in pids)
+    assert process.returncode == -signal.SIGINT
+    assert errors.startswith(b"Traceback")
+    assert errors.endswith(b"\nKeyboardInterrupt\n")
+    assert errors.count(b"Traceback") == 1
+
+
+def test_a_start_is_interrupted_at_once(tmp_path: Path) -> None:
+    with owner(tmp_path, 1, 0) as process:
+        assert wait_until(lambda: bool(workers_of(process.pid)), 100)
+        pids = workers_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors.count(b"Traceback")) == (-signal.SIGINT, b"", 1), errors.decode()
+    assert not any(alive(pid) for pid in pids)
 
 
 def test_a_pool_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
@@ -175,6 +204,18 @@ def test_a_lost_worker_costs_nothing_that_was_recorded() -> None:
         assert len(journal) == 9
         left = 100
         assert search() == 11
+
+
+def test_who_asked_to_stop_is_not_told_of_lost_workers() -> None:
+    class Lost(Executor):
+        def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]
+            future: Future[object] = Future()
+            future.set_exception(BrokenExecutor())
+            return future
+
+    for stop, error in ((False, PoolError), (True, Cancelled)):
+        with pytest.raises(error):
+            next(ExecutorPool(Lost()).evaluate(FormulaEvaluator(PROBLEM), PLANS, should_stop=lambda stop=stop: stop))  # type: ignore[misc]
 
 
 def test_impossible_pools_are_refused() -> None:
