@@ -73,7 +73,11 @@ def noise(a: float, b: float, images: int) -> float:
 
 def verdicts(result: JobResult) -> list[str]:
     """Say in plain words what the comparison shows, and how well screening ranked the candidates."""
-    screened = [_screening(outcome.policy, outcome.screening) for outcome in result.outcomes if outcome.screening]
+    screened = [
+        _screening(outcome.policy, outcome.screening)
+        for outcome in result.outcomes
+        if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
+    ]
     return [*_comparisons(result), *screened]
 
 

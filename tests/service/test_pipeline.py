@@ -20,6 +20,7 @@ from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
 from autoprune.search.journal import Journal
+from autoprune.service.comparison import verdicts
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.inputs import load_inputs, ranks_alike
 from autoprune.service.pipeline import run_job
@@ -98,6 +99,40 @@ def test_the_same_seed_gives_the_same_job(job: tuple[JobResult, Path], model: Pa
     for outcome in result.outcomes:
         for kind in ("plan", "onnx", "weights"):
             assert file_sha256(tmp_path / outcome.artifacts[kind]) == file_sha256(folder / outcome.artifacts[kind])
+
+
+def test_workers_and_screening_change_nothing_that_they_should_not(model: Path, tmp_path: Path) -> None:
+    """The same trials in one process and in two; the record says how well cheap scores ranked."""
+    settings = {"policies": ["exact"], "evaluations": 30, "finetune_epochs": 0, "screening_images": 60}
+    alone = run_job(_spec(model, **settings, workers=1), tmp_path / "alone")
+    pooled = run_job(_spec(model, **settings, workers=2), tmp_path / "pooled")
+    _assert_same(alone, pooled)
+    outcome = pooled.outcomes[0]
+    assert outcome.screening is not None
+    assert outcome.screening.pairs >= 16
+    assert outcome.evaluations <= 30 < len(outcome.trials)
+    assert any("Screening of exact" in text for text in verdicts(pooled))
+
+
+@pytest.mark.parametrize("policy", ["uniform", "sensitivity"])
+def test_a_warm_start_is_for_policies_that_are_no_baselines(policy: str, model: Path, tmp_path: Path) -> None:
+    settings = {"policies": [policy, "exact"], "evaluations": 12, "finetune_epochs": 0, "refit": False}
+    cold = run_job(_spec(model, **settings), tmp_path / "cold")
+    warm = run_job(_spec(model, **settings, warm_start=True), tmp_path / "warm")
+    first, exact = warm.outcomes[0].trials[0], warm.outcomes[1].trials[0]
+    if policy == "uniform":
+        _assert_same(warm, cold)
+    else:
+        assert (first.objective, first.cost) == (exact.objective, exact.cost)
+
+
+def test_a_refit_is_taken_where_the_search_images_are_better_off(job: tuple[JobResult, Path]) -> None:
+    for outcome in job[0].outcomes:
+        if outcome.search_refit is not None:
+            found, better = outcome.search, outcome.search_refit
+            assert found.top1 is not None
+            assert better.top1 is not None
+            assert better.top1 >= found.top1
 
 
 def test_a_second_run_evaluates_nothing(job: tuple[JobResult, Path], model: Path) -> None:
