@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.errors import SearchError, UnknownNameError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups
@@ -52,8 +53,8 @@ def measured_orders(
 ) -> tuple[ChannelOrder, ...]:
     """Return, per group, the order of a criterion and the reconstruction error of every width.
 
-    A group none of whose consumers was measured keeps the order of the criterion (L2 for OBS); its error is the share
-    of squared weights that goes.
+    A consumer that was not measured adds the share of the group's squared weights that goes. A group without a measured
+    consumer keeps the order of the criterion (L2 for OBS).
 
     Raises:
         SearchError: OBS without statistics.
@@ -67,12 +68,15 @@ def measured_orders(
     orders = []
     for group, order in zip(chosen, fallback, strict=True):
         measured = channel_order(network, groups, group, statistics, order=None if criterion == OBS else order)
-        orders.append(measured or _unmeasured(order, squares[list(group.units)]))
+        unmeasured = len(set(group.consumers) - set(statistics.grams))
+        found = measured.order if measured else order
+        errors = max(unmeasured, int(measured is None)) * _shares_gone(found, squares[list(group.units)])
+        orders.append(ChannelOrder(found, errors + (measured.errors if measured else 0.0)))
     return tuple(orders)
 
 
-def _unmeasured(order: tuple[int, ...], squares: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ChannelOrder:
-    """Return the share of the group's squared weights that goes, by kept count."""
+def _shares_gone(order: tuple[int, ...], squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of the group's squared weights that goes, by kept count, ``(n_units + 1,)``."""
     shares = squares[list(order)] / max(float(squares.sum()), 1e-30)
     kept = np.concatenate([[0.0], np.cumsum(shares)])
-    return ChannelOrder(order, np.maximum(kept[-1] - kept, 0.0))
+    return np.asarray(np.maximum(kept[-1] - kept, 0.0))
