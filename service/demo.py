@@ -26,7 +26,7 @@ from autoprune.service.spec import Progress
 JOB = {
     "dataset": "digits",
     "budget": "macs=50%",
-    "policies": ["uniform", "sensitivity"],
+    "policies": ["uniform", "sensitivity", "exact"],
     "evaluations": 80,
     "finetune_epochs": 3,
     "seed": SEED,
