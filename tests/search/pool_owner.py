@@ -3,6 +3,7 @@
 Evaluates plans that take so long, each of which leaves a file in FOLDER with its worker's process id.
 """
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -22,4 +23,5 @@ def main(folder: Path, workers: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
