@@ -62,6 +62,11 @@ class UnknownNameError(AutopruneError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         """Describe `name`, which is not among the `known` names of this `kind` (for example ``"policy"``)."""
         names = sorted(known)
+        self._arguments = (kind, name, tuple(names))
         close = get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+
+    def __reduce__(self) -> tuple[type["UnknownNameError"], tuple[str, str, tuple[str, ...]]]:
+        """Come back from another process as what it was."""
+        return UnknownNameError, self._arguments
