@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import fx
@@ -13,7 +13,6 @@ from autoprune.certificate import Certificate, file_sha256, versions
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
-from autoprune.search.screening import ScreeningRecord
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
@@ -79,7 +78,7 @@ def policy_outcome(
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
     certificate = _certificate(finalist, spec, inputs, unpruned, latency)
     write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
-    trials, best = finalist.search.trials, finalist.search.best
+    trials, best, screening = finalist.search.trials, finalist.search.best, finalist.search.screening
     tuned = finalist.finetuned
     return PolicyOutcome(
         policy=finalist.policy,
@@ -103,7 +102,7 @@ def policy_outcome(
             )
             for t in trials
         ],
-        screening=_screening(finalist.search.screening),
+        screening=None if screening is None else ScreeningView(**asdict(screening)),
         certificate=certificate,
         artifacts={kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()},
     )
@@ -154,20 +153,6 @@ def _spent(search: SearchResult, inputs: Inputs) -> int:
     if record is None:
         return len(search.trials)
     return math.ceil(record.full + (record.pairs + record.screened_out) * record.images / whole)
-
-
-def _screening(record: ScreeningRecord | None) -> ScreeningView | None:
-    """Turn the record of a search's screening into its JSON form."""
-    if record is None:
-        return None
-    return ScreeningView(
-        images=record.images,
-        screened_out=record.screened_out,
-        pairs=record.pairs,
-        kendall_tau=record.kendall_tau,
-        audit_tau=record.audit_tau,
-        turned_off=record.turned_off,
-    )
 
 
 def view(scores: Scores) -> ScoresView:

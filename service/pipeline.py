@@ -176,11 +176,11 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
     problem, splits = inputs.problem, inputs.splits
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
-    before, refit_scores = job.evaluator.candidate(plan), None
+    better = None
     if spec.refit:
         job.say("refit", 0, 1, "layers solved in order", policy)
         better = refitted(job.evaluator, found.best, splits, seed=spec.seed)
-        before, refit_scores = better or (before, None)
+    before, refit_scores = better or (job.evaluator.candidate(plan), None)
     unsolved = job.evaluator.unsolved(plan)
     tuned = None
     if spec.finetune_epochs > 0:

@@ -54,6 +54,7 @@ class ScreeningView(_Value):
     Attributes:
         images: Search images of a cheap score.
         screened_out: Candidates that were scored cheaply only.
+        full: Candidates that were scored on all images, probes included.
         pairs: Candidates that were scored both ways.
         kendall_tau: Rank correlation of both scores over these pairs; None where it is not defined.
         audit_tau: The same over the first pairs, by which screening was judged.
@@ -63,6 +64,7 @@ class ScreeningView(_Value):
 
     images: int
     screened_out: int
+    full: int
     pairs: int
     kendall_tau: float | None
     audit_tau: float | None

@@ -187,9 +187,10 @@ class _Accumulator:
 
 def gram_of(rows: Tensor) -> Tensor:
     """Return ``[X 1]^T [X 1]`` per map, ``(maps, features + 1, features + 1)``; X float64, ``(maps, n, features)``."""
-    top = torch.cat([rows.transpose(1, 2) @ rows, rows.sum(1)[:, :, None]], dim=2)
+    sums = rows.sum(1)
+    top = torch.cat([rows.transpose(1, 2) @ rows, sums[:, :, None]], dim=2)
     ones = torch.full((len(rows), 1), float(rows.shape[1]), dtype=rows.dtype, device=rows.device)
-    return torch.cat([top, torch.cat([rows.sum(1), ones], dim=1)[:, None]], dim=1)
+    return torch.cat([top, torch.cat([sums, ones], dim=1)[:, None]], dim=1)
 
 
 def product_of(rows: Tensor, targets: Tensor) -> Tensor:
