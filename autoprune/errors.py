@@ -32,6 +32,10 @@ class InfeasibleBudgetError(BudgetError):
     """A well-formed budget that no allowed policy reaches; states the smallest reachable value."""
 
 
+class LatencyTableError(AutopruneError):
+    """A latency table cannot be used: malformed, altered, of another device, incomplete, or too far from the truth."""
+
+
 class PlanError(AutopruneError):
     """A plan does not fit the network it is applied to, or its JSON is malformed."""
 
