@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
+from autoprune.costs.sides import Counts, Side, SidePart
 from autoprune.formats.onnx_export import onnx_size
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
 from autoprune.groups.channels import Channels
@@ -27,19 +27,6 @@ from autoprune.network.network import Network
 
 #: Quantities that a budget can limit.
 QUANTITIES = ("macs", "params", "bytes")
-
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """Channel counts of one side of all layers: ``offset + kept @ per_unit``."""
-
-    per_unit: Counts  # (n_groups, n_layers)
-    offset: Counts  # (n_layers,)
-
-    def at(self, kept: Counts) -> Counts:
-        return self.offset + kept @ self.per_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +62,8 @@ class CostModel:
 
     groups: tuple[ChannelGroup, ...]
     layers: tuple[str, ...]
-    _into: _Side
-    _out: _Side
+    _into: Side
+    _out: Side
     _macs_per_pair: Counts
     _params_per_pair: Counts
     _params_per_output: Counts
@@ -135,8 +122,8 @@ class _Row:
     macs_per_pair: int
     params_per_pair: int
     params_per_output: int
-    into: tuple[Channels | None, int]  # channels and size; (None, n) never changes
-    out: tuple[Channels | None, int]
+    into: SidePart
+    out: SidePart
 
 
 def cost_model(
@@ -147,25 +134,11 @@ def cost_model(
     `opset` is that of the file to be exported; it matters for bytes only.
     """
     rows = _rows(network, all_groups)
-    group_of = np.full(all_groups.n_units, -1, dtype=np.int64)
-    for index, group in enumerate(groups):
-        group_of[list(group.units)] = index
-
-    def side(parts: list[tuple[Channels | None, int]]) -> _Side:
-        per_unit = np.zeros((len(groups), len(parts)), dtype=np.int64)
-        offset = np.zeros(len(parts), dtype=np.int64)
-        for column, (channels, size) in enumerate(parts):
-            owners = group_of[channels.ids] if channels is not None else np.full(size, -1)
-            offset[column] = int((owners < 0).sum())
-            for index, count in zip(*np.unique(owners[owners >= 0], return_counts=True), strict=True):
-                per_unit[index, column] = count // len(groups[index])
-        return _Side(per_unit, offset)
-
     whole = CostModel(
         tuple(groups),
         tuple(row.layer for row in rows),
-        side([row.into for row in rows]),
-        side([row.out for row in rows]),
+        Side.of([row.into for row in rows], groups, all_groups.n_units),
+        Side.of([row.out for row in rows], groups, all_groups.n_units),
         np.array([row.macs_per_pair for row in rows], dtype=np.int64),
         np.array([row.params_per_pair for row in rows], dtype=np.int64),
         np.array([row.params_per_output for row in rows], dtype=np.int64),
@@ -214,7 +187,7 @@ def _convolution_row(
     kernel = math.prod(layer.kernel_size)
     planes, _, *plane = shape if isinstance(layer, nn.Conv2d) else source_shape
     positions = planes * math.prod(plane)  # an image counts several times where its channels were moved to the batch
-    into: tuple[Channels | None, int] = (channels.inputs[0], layer.in_channels)
+    into: SidePart = (channels.inputs[0], layer.in_channels)
     if is_depthwise(layer):
         into = (None, 1)
     elif layer.groups > 1:
