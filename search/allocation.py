@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.costs.cost_model import QuadraticForm
+from autoprune.costs.quadratic_form import QuadraticForm
 from autoprune.errors import SearchError
 from autoprune.problem import Counts, PruningProblem
 from autoprune.search._chain import total

@@ -11,13 +11,15 @@ One definition each, used everywhere:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from autoprune.costs.sides import Counts, Side, SidePart
+from autoprune.costs.pairwise_cost import PairwiseCost
+from autoprune.costs.quadratic_form import QuadraticForm
 from autoprune.formats.onnx_export import onnx_size
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
 from autoprune.groups.channels import Channels
@@ -27,27 +29,6 @@ from autoprune.network.network import Network
 
 #: Quantities that a budget can limit.
 QUANTITIES = ("macs", "params", "bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class QuadraticForm:
-    """A cost as a polynomial of the kept counts: ``constant + linear @ kept + kept @ pairs @ kept``, exact.
-
-    Attributes:
-        constant: What stays when nothing is kept.
-        linear: Per unit of each group, ``(n_groups,)``.
-        pairs: Per pair of units of two groups, upper triangular, ``(n_groups, n_groups)``; all three never negative.
-
-    """
-
-    constant: int
-    linear: Counts
-    pairs: Counts
-
-    def at(self, kept: Sequence[int] | Counts) -> int:
-        """Return the cost of kept counts, ``(n_groups,)``."""
-        counts = np.asarray(kept, dtype=np.int64)
-        return self.constant + int(self.linear @ counts + counts @ self.pairs @ counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +68,17 @@ class CostModel:
         params = self._form(self._params_per_pair, self._params_per_output, self._fixed_params)
         size = QuadraticForm(4 * params.constant + self._description_bytes, 4 * params.linear, 4 * params.pairs)
         return {"macs": macs, "params": params, "bytes": size}
+
+    def pairwise(self, widths: Sequence[Counts], *, only: Collection[str] | None = None) -> dict[str, PairwiseCost]:
+        """Return ``{quantity: tables}``, the same costs over the allowed `widths`, per group ``(n_widths,)``.
+
+        `only` names the quantities wanted, all of them if None: tables of wide groups take megabytes.
+        """
+        return {
+            quantity: PairwiseCost.of_quadratic(form, widths)
+            for quantity, form in self.quadratic().items()
+            if only is None or quantity in only
+        }
 
     def layer_macs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return MACs per layer for kept units per group, ``(n_groups,)``."""
