@@ -1,0 +1,378 @@
+"""A latency table: how long every fused unit takes on one device, and how far sums of units are from whole networks.
+
+docs/latency-table.md describes the file.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import LatencyTableError
+from autoprune.latency_tables import _table_file, _validation
+from autoprune.latency_tables.interpolation import Floats, Ints, between, filled, places
+from autoprune.latency_tables.unit import Unit
+
+#: Channels that runtimes handle at a time at least; see :mod:`autoprune.latency_tables.interpolation`.
+ALIGNMENT = 8
+
+#: Units with as many channels leaving as entering: their times depend on one width.
+ONE_WIDTH = ("depthwise", "elementwise", "pool")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Kernel time of one unit.
+
+    Attributes:
+        median_us: Median in microseconds.
+        p10_us: 10th percentile in microseconds.
+        p90_us: 90th percentile in microseconds.
+        repeats: How many runs these are of.
+
+    Raises:
+        LatencyTableError: A time is not finite or not above 0, or the three are out of order.
+
+    """
+
+    median_us: float
+    p10_us: float
+    p90_us: float
+    repeats: int
+
+    def __post_init__(self) -> None:
+        _validation.check_timing(self.median_us, self.p10_us, self.p90_us, self.repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a table is valid for.
+
+    Attributes:
+        device: Name that people gave the device: letters, digits, ``.``, ``_`` and ``-``.
+        machine: Kind of processor as ``platform.machine()`` says, such as ``aarch64``.
+        runtime: Name and version of the runtime, such as ``onnxruntime 1.27.0``.
+        precision: ``fp32`` or ``int8``.
+        threads: Threads within an operator.
+        batch: Images per inference.
+        graph_options: How far the runtime optimized the graph: ``all``, ``extended``, ``basic`` or ``none``.
+
+    Raises:
+        LatencyTableError: A value is malformed.
+
+    """
+
+    device: str
+    machine: str
+    runtime: str
+    precision: str = "fp32"
+    threads: int = 1
+    batch: int = 1
+    graph_options: str = "all"
+
+    def __post_init__(self) -> None:
+        _validation.check_conditions(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def differences(self, other: "Conditions") -> str:
+        """Return in words where two differ; empty where they are alike."""
+        mine, others = self.to_dict(), other.to_dict()
+        return ", ".join(
+            f"{name} {mine[name]!r} against {others[name]!r}" for name in mine if mine[name] != others[name]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How the time of a whole network follows from the sum of its units.
+
+    Attributes:
+        scale: Of the sum.
+        offset_us: Added to the scaled sum: whole = scale * sum + offset.
+        error: Mean absolute relative error of predictions of networks that were *not* used to fit it.
+        worst: Largest of these errors.
+        points: Predicted and measured microseconds of those networks.
+
+    Raises:
+        LatencyTableError: A value is not finite or out of range.
+
+    """
+
+    scale: float
+    offset_us: float
+    error: float
+    worst: float
+    points: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        _validation.check_calibration(self.scale, self.offset_us, self.error, self.worst, self.points)
+
+    def whole_us(self, sum_us: float) -> float:
+        """Return the predicted time of a network whose units take `sum_us` together; both in microseconds."""
+        return self.scale * sum_us + self.offset_us
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One unit that two tables time differently; `ratio` is the second's median over the first's."""
+
+    unit: Unit
+    before: Timing
+    after: Timing
+
+    @property
+    def ratio(self) -> float:
+        """Median of the second over that of the first."""
+        return self.after.median_us / self.before.median_us
+
+
+@dataclass(frozen=True, slots=True)
+class TableDiff:
+    """What differs between two tables.
+
+    Attributes:
+        conditions: Differing conditions in words; empty where they are alike.
+        changed: Units in both with other times, largest factor first.
+        added: Units of the second alone.
+        removed: Units of the first alone.
+
+    """
+
+    conditions: str
+    changed: tuple[Change, ...]
+    added: tuple[Unit, ...]
+    removed: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Times of fused units on one device under one set of conditions.
+
+    Not to be changed after construction; safe to read from several threads, and can be sent to other processes.
+
+    Attributes:
+        conditions: What the times are valid for.
+        entries: Timing of every measured unit with its channel counts.
+        calibrations: By fingerprint of the network that they were measured on.
+        provenance: Where the table comes from: short names, and short texts or numbers. ``measured_at`` (ISO 8601,
+            UTC) decides which of two tables is newer.
+
+    Raises:
+        LatencyTableError: A value is malformed; see ``docs/latency-table.md``.
+
+    """
+
+    conditions: Conditions
+    entries: Mapping[Unit, Timing]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    provenance: Mapping[str, str | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("entries", "calibrations", "provenance"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        _validation.check_entries(self.entries, ONE_WIDTH)
+        _validation.check_names(self.calibrations, self.provenance)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LatencyTable":
+        """Read a table from a file.
+
+        Raises:
+            LatencyTableError: The file is missing, not such a table, of another version, truncated, altered, or holds
+                values that cannot be; says which.
+
+        """
+        return cls.from_json(_table_file.read(Path(path)), str(path))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str = "latency table") -> "LatencyTable":
+        """Read a table from the text of a file; errors as of :meth:`load`, speaking of `name`."""
+        try:
+            content = _table_file.content_of(text)
+            return cls(
+                Conditions(**content["conditions"]),
+                {unit: Timing(*timing) for unit, timing in _table_file.entries_of(content)},
+                {
+                    key: Calibration(**{**data, "points": tuple((point[0], point[1]) for point in data["points"])})
+                    for key, data in content["calibrations"].items()
+                },
+                content["provenance"],
+            )
+        except LatencyTableError as error:
+            raise LatencyTableError(f"{name}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the table to a file, whole or not at all."""
+        _table_file.write(Path(path), self.to_json())
+
+    def to_json(self) -> str:
+        """Return the text of the table's file."""
+        return _table_file.text_of(self._content())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the canonical content: equal tables have equal hashes."""
+        return _table_file.sha256_of(self._content())
+
+    @property
+    def shapes(self) -> tuple[Unit, ...]:
+        """Units without their channel counts, in order."""
+        return tuple(sorted({unit.shape for unit in self.entries}))
+
+    def widths(self, shape: Unit) -> tuple[Ints, Ints]:
+        """Return the measured counts of channels that enter and that leave a unit, both rising; empty if unknown."""
+        grid = self._grids.get(shape.shape)
+        none = np.empty(0, dtype=np.int64)
+        return (none, none) if grid is None else (grid[0], grid[1])
+
+    def merged(self, other: "LatencyTable") -> "LatencyTable":
+        """Return a table with what either holds; the newer one's entries and calibrations win.
+
+        The newer is the one with the later ``measured_at``; `other`, where that is missing or the same.
+
+        Raises:
+            LatencyTableError: The two were not measured under the same conditions.
+
+        """
+        difference = self.conditions.differences(other.conditions)
+        if difference:
+            raise LatencyTableError(
+                f"only tables of the same conditions can be merged; these differ in {difference}: measure again under "
+                "one set of conditions, or keep two tables"
+            )
+        dates = [str(table.provenance.get("measured_at", "")) for table in (self, other)]
+        old, new = (other, self) if all(dates) and dates[0] > dates[1] else (self, other)
+        return LatencyTable(
+            self.conditions,
+            {**old.entries, **new.entries},
+            {**old.calibrations, **new.calibrations},
+            {**old.provenance, **new.provenance},
+        )
+
+    def diff(self, other: "LatencyTable") -> TableDiff:
+        """Compare with a table (of any conditions) that is taken as the later one."""
+        changes = [
+            Change(unit, timing, other.entries[unit])
+            for unit, timing in self.entries.items()
+            if unit in other.entries and other.entries[unit].median_us != timing.median_us
+        ]
+        changes.sort(key=lambda change: (-max(change.ratio, 1 / change.ratio), change.unit))
+        return TableDiff(
+            self.conditions.differences(other.conditions),
+            tuple(changes),
+            tuple(sorted(set(other.entries) - set(self.entries))),
+            tuple(sorted(set(self.entries) - set(other.entries))),
+        )
+
+    def with_calibrations(self, calibrations: Mapping[str, Calibration]) -> "LatencyTable":
+        """Return the same table with more calibrations."""
+        return replace(self, calibrations={**self.calibrations, **calibrations})
+
+    def times_us(self, shape: Unit, c_in: NDArray[np.int64], c_out: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the median kernel times of a unit for all pairs of widths.
+
+        Between measured multiples of 8 the values are bilinear; a width that was not measured and is no multiple of 8
+        costs what the next wider such one costs. Nothing is extrapolated.
+
+        A unit of :data:`ONE_WIDTH` (depthwise, elementwise, pool) has one width, the one that leaves: then `c_in` has
+        one value, which is not looked at, or is the same as `c_out`, and all rows of the answer are alike.
+
+        Args:
+            shape: A unit; its own channel counts do not matter.
+            c_in: Channels that enter, ``(n_in,)``.
+            c_out: Channels that leave, ``(n_out,)``.
+
+        Returns:
+            Microseconds, ``(n_in, n_out)``.
+
+        Raises:
+            LatencyTableError: The unit was not measured, or some of these widths lie outside what was; names them.
+
+        """
+        grid = self._grids.get(shape.shape)
+        if grid is None:
+            raise LatencyTableError(f"the table of {self.conditions.device} has no times of {_described(shape)}")
+        rows, columns, times = grid
+        c_in, c_out = np.asarray(c_in, dtype=np.int64), np.asarray(c_out, dtype=np.int64)
+        across = places(columns, c_out, ALIGNMENT)
+        if shape.op in ONE_WIDTH:
+            assert len(c_in) == 1 or np.array_equal(c_in, c_out), "units of one width keep their channels"
+            self._check_inside(shape, ("channels", c_out, across.inside, columns))
+            one = between(times, places(np.ones(1, dtype=np.int64), np.ones(1, dtype=np.int64), 1), across)
+            return np.repeat(one, len(c_in), axis=0)
+        down = places(rows, c_in, ALIGNMENT)
+        self._check_inside(
+            shape,
+            ("channels that enter", c_in, down.inside, rows),
+            ("channels that leave", c_out, across.inside, columns),
+        )
+        found = between(times, down, across)
+        if np.isnan(found).any():
+            row, column = (int(index[0]) for index in np.nonzero(np.isnan(found)))
+            raise LatencyTableError(
+                f"the table of {self.conditions.device} has no times around {c_in[row]}->{c_out[column]} channels of "
+                f"{_described(shape)}: measure it again with the corners of the grid"
+            )
+        return found
+
+    @cached_property
+    def _grids(self) -> dict[Unit, tuple[Ints, Ints, Floats]]:
+        """Widths that enter, widths that leave and median times of every shape; one row for units of one width."""
+        points: dict[Unit, list[tuple[int, int, float]]] = {}
+        for unit, timing in self.entries.items():
+            points.setdefault(unit.shape, []).append((unit.c_in, unit.c_out, timing.median_us))
+        return {shape: _grid(shape, values) for shape, values in points.items()}
+
+    def _check_inside(self, shape: Unit, *axes: tuple[str, Ints, NDArray[np.bool_], Ints]) -> None:
+        """Raise LatencyTableError naming the widths that lie outside what was measured."""
+        missing = [
+            f"{_listed(widths[~inside])} {name} (measured: {int(knots[0])} to {int(knots[-1])})"
+            for name, widths, inside, knots in axes
+            if not inside.all()
+        ]
+        if missing:
+            raise LatencyTableError(
+                f"the table of {self.conditions.device} has no times of {_described(shape)} with "
+                f"{' and '.join(missing)}: measure these widths and merge the tables"
+            )
+
+    def _content(self) -> dict[str, Any]:
+        """Return all that the file's hash is of."""
+        return _table_file.content(
+            self.conditions.to_dict(),
+            {unit: (t.median_us, t.p10_us, t.p90_us, t.repeats) for unit, t in self.entries.items()},
+            {
+                key: {entry.name: getattr(value, entry.name) for entry in fields(value)}
+                for key, value in self.calibrations.items()
+            },
+            self.provenance,
+        )
+
+
+def _grid(shape: Unit, points: Iterable[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:
+    """Arrange measured points; holes between them are filled."""
+    c_in, c_out, times = (np.array(column) for column in zip(*points, strict=True))
+    columns = np.unique(c_out).astype(np.int64)
+    rows = np.ones(1, dtype=np.int64) if shape.op in ONE_WIDTH else np.unique(c_in).astype(np.int64)
+    grid = np.full((len(rows), len(columns)), np.nan)
+    places_in = np.zeros(len(c_in), dtype=np.int64) if shape.op in ONE_WIDTH else np.searchsorted(rows, c_in)
+    grid[places_in, np.searchsorted(columns, c_out)] = times
+    return rows, columns, filled(grid, rows, columns, ALIGNMENT)
+
+
+def _described(shape: Unit) -> str:
+    """Return a unit in words, without its channel counts."""
+    return str(shape.shape).replace(" 0->0", "")
+
+
+def _listed(widths: Ints) -> str:
+    """Return a few of these widths."""
+    values = [str(width) for width in np.unique(widths)]
+    return ", ".join(values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
