@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from autoprune.costs.sides import Counts, Side, SidePart
 from autoprune.costs.pairwise_cost import PairwiseCost
 from autoprune.costs.quadratic_form import QuadraticForm
+from autoprune.costs.sides import Counts, Side, SidePart
 from autoprune.formats.onnx_export import onnx_size
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
 from autoprune.groups.channels import Channels
