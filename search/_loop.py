@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from autoprune.errors import Cancelled, SearchError
+from autoprune.evaluation.plan_evaluator import PathPlan
 from autoprune.problem import PruningProblem
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
@@ -92,7 +93,10 @@ class Loop:
         policy = problem.policy(problem.kept(asked)) if proposal.probe else problem.project(asked)
         kept = problem.kept(policy)
         assert proposal.probe or problem.fits(kept), "projection broke the budget"
-        return _Candidate(proposal, policy, tuple(kept.tolist()), problem.plan(policy))
+        plan = problem.plan(policy)
+        if proposal.parents and self._answers.evaluator.follows_path:
+            plan = PathPlan.of(plan, [problem.plan(parent) for parent in proposal.parents])
+        return _Candidate(proposal, policy, tuple(kept.tolist()), plan)
 
     def _try(self, candidates: Sequence[_Candidate]) -> Generator[Trial]:
         """Yield the trials of a batch, in order, as soon as each is known."""

@@ -12,7 +12,7 @@ from autoprune.search.answers import Answers
 from autoprune.search.journal import Journal
 from autoprune.search.pool import EvaluationPool, SerialPool, ShouldStop, never
 from autoprune.search.screening import Screening, ScreeningRecord
-from autoprune.search.searcher import Searcher, Trial
+from autoprune.search.searcher import Pathfinder, Searcher, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class SearchResult:
         evaluated: Trials for which something had to be evaluated now; the others came from the journal alone.
         seconds: Wall time.
         screening: What screening did; None without screening.
+        path: The steps from the unpruned network to the best, of policies that take such a path: a Pareto front.
 
     """
 
@@ -33,6 +34,7 @@ class SearchResult:
     evaluated: int
     seconds: float
     screening: ScreeningRecord | None = None
+    path: tuple[Trial, ...] = ()
 
     @property
     def cached(self) -> int:
@@ -102,7 +104,8 @@ def run_search(
             "allowed; allow more"
         )
     seconds = time.monotonic() - started
-    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record())
+    path = searcher.path() if isinstance(searcher, Pathfinder) else ()
+    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record(), path)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

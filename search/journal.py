@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import Scores
+from autoprune.evaluation.plan_evaluator import PathPlan
 from autoprune.pruning.plan import Plan
 
 #: Version of the tables below; journals of other versions are refused.
@@ -45,9 +46,12 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 
 def plan_key(plan: Plan) -> str:
-    """Return the sha256 of what a plan keeps, whatever the order of its groups."""
+    """Return the sha256 of what a plan keeps, whatever the order of its groups, and of its path where it has one."""
     kept = {name: list(indices) for name, indices in plan.kept.items()}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    if isinstance(plan, PathPlan):
+        text = " then ".join([*map(plan_key, plan.path), text])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Journal:

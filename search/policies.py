@@ -6,6 +6,7 @@ from types import MappingProxyType
 from autoprune.errors import UnknownNameError
 from autoprune.problem import PruningProblem
 from autoprune.search.exact import Exact
+from autoprune.search.netadapt import NetAdapt
 from autoprune.search.random_search import RandomSearch
 from autoprune.search.searcher import Searcher
 from autoprune.search.sensitivity import Sensitivity
@@ -20,6 +21,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
         "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
         "exact": Exact,
+        "netadapt": lambda problem, seed, evaluations: NetAdapt(problem, evaluations),
     }
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import Scores
@@ -16,11 +16,14 @@ class Proposal:
     Attributes:
         policy: What is proposed; the driver projects it onto the budget.
         probe: Evaluated as it is, over budget or not, to learn from; a probe never wins a search.
+        parents: Policies accepted before it, from the first to the last, for an evaluator that trains a candidate on
+            from the weights of the last one; all others take no notice.
 
     """
 
     policy: PruningPolicy
     probe: bool = False
+    parents: tuple[PruningPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,15 @@ class Searcher(Protocol):
             SearchError: Not the proposals last asked for, or not in their order.
 
         """
+        ...
+
+
+@runtime_checkable
+class Pathfinder(Protocol):
+    """A searcher that goes from the unpruned network down to the budget, step by step."""
+
+    def path(self) -> tuple[Trial, ...]:
+        """Return the trials of the steps so far; none where the searcher takes no such path after all."""
         ...
 
 

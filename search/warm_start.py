@@ -6,7 +6,7 @@ from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.allocation import Allocation
-from autoprune.search.searcher import InOrder, Proposal, Searcher, Trial
+from autoprune.search.searcher import InOrder, Pathfinder, Proposal, Searcher, Trial
 
 
 class WarmStart:
@@ -26,6 +26,10 @@ class WarmStart:
     def name(self) -> str:
         """Name of the searcher that goes on."""
         return self._searcher.name
+
+    def path(self) -> tuple[Trial, ...]:
+        """Return the path of the searcher that goes on, if it takes one."""
+        return self._searcher.path() if isinstance(self._searcher, Pathfinder) else ()
 
     def ask(self, n: int) -> list[Proposal]:
         """Return the next given policies; after all of them what the searcher proposes."""

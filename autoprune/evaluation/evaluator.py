@@ -39,6 +39,8 @@ class Evaluator:
 
     """
 
+    follows_path = False
+
     def __init__(
         self,
         problem: PruningProblem,
@@ -116,7 +118,15 @@ class Evaluator:
             NumericalError: The pruned network's statistics are not finite.
 
         """
-        module = self.reconstructed(plan)
+        return self.recalibrated(self.reconstructed(plan))
+
+    def recalibrated(self, module: fx.GraphModule) -> fx.GraphModule:
+        """Return `module` itself, its batch norm recalibrated on the images that this evaluator takes for that.
+
+        Raises:
+            NumericalError: The network's statistics are not finite.
+
+        """
         recalibrate(module, self._recalibration)
         return module
 

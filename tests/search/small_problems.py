@@ -61,6 +61,7 @@ class FormulaEvaluator:
     """
 
     search_images = 100
+    follows_path = False
 
     def __init__(
         self,
