@@ -1,4 +1,4 @@
-"""Channel groups in a chain, each multiplying at most with the next, and the Lagrangian relaxation of their budget.
+"""Channel groups in a chain, each sharing costs at most with the next, and the Lagrangian relaxation of their budget.
 
 The relaxed problem puts a price on every limited quantity (Everett 1963, Fisher 1981) and is solved exactly by one
 sweep along the chain, as Viterbi's algorithm does. A sweep yields a choice of widths, a lower bound on the error of
@@ -7,56 +7,89 @@ every choice within the limits, and for every width of every group the least pri
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+
+from autoprune.search._limited_costs import Link
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _MOST_SWEEPS = 40
 
+#: Bounds are lowered by this share of what the room is worth: rounding must not cut the best choice.
+_SLACK = 1e-15
+
+#: Highest price while no choice is known that fits.
+_HIGHEST_PRICE = 1e6
+
 
 class Chain:
-    """Groups in such an order, with exact integer costs; smallest widths fit.
+    """Groups in such an order, with exact integer costs of any kind: wider groups need not cost more.
 
     Attributes:
-        widths: Per position, the allowed kept counts, ascending, ``(n_widths,)``.
-        costs: Per position, the cost of each width by itself, ``(n_widths, n_limits)``, never decreasing.
-        links: Cost per pair of units of a position and the next, ``(n, n_limits)``; 0 where two paths meet.
-        linked: Per position, whether its link is not 0.
+        costs: Per position, the cost of each width by itself, ``(n_widths, n_limits)``.
+        links: Per position but the last, what pairs of its widths and those of the next cost; None where two paths
+            meet.
         room: What all of it may cost at most, ``(n_limits,)``.
-        following: Per position, the least cost of what follows each width, links included, ``(n_widths, n_limits)``.
+        following: Per position, the least cost of what follows each width, links included, ``(n_widths, n_limits)``,
+            for each limit by itself.
+        least: What the cheapest choice costs in each limit, ``(n_limits,)``.
+        corners: The first width everywhere, and per limit the cheapest choice, indices, ``(n,)`` each.
 
     """
 
-    def __init__(self, widths: Sequence[Counts], costs: Sequence[Counts], links: Counts, room: Counts) -> None:
-        self.widths = tuple(widths)
+    def __init__(self, costs: Sequence[Counts], links: Sequence[Link | None], room: Counts) -> None:
+        """Find the cheapest ends from every width on."""
         self.costs = tuple(costs)
-        self.links = links
-        self.linked = tuple(bool(link.any()) for link in links)
+        self.links = tuple(links)
         self.room = room
         following = [np.zeros_like(self.costs[-1])]
-        for position in reversed(range(len(self.widths) - 1)):
-            rest = self.costs[position + 1][0] + following[-1][0]
-            following.append(rest + self.widths[position][:, None] * (self.widths[position + 1][0] * links[position]))
+        for position in reversed(range(len(self.costs) - 1)):
+            least = _cheapest_after(self.links[position], self.costs[position + 1] + following[-1])
+            following.append(np.broadcast_to(least, self.costs[position].shape))
         self.following = tuple(reversed(following))
+        self.least = np.asarray((self.costs[0] + self.following[0]).min(axis=0), dtype=np.int64)
         # Prices are per share of the room.
         self.scale = np.maximum(room, 1)
         self.full_room = room / self.scale
-        self._shares = np.concatenate(self.costs) / self.scale
-        self._ends = np.cumsum([len(width) for width in self.widths])[:-1]
-        self._products = [
-            np.multiply.outer(a, b).astype(np.float64) if linked else None
-            for a, b, linked in zip(self.widths, self.widths[1:], self.linked, strict=False)
-        ]
+        sizes = [len(cost) for cost in self.costs]
+        self._all = np.concatenate(self.costs)
+        self._shares = self._all / self.scale
+        self._ends = np.cumsum(sizes)[:-1]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+
+    def __len__(self) -> int:
+        """Return the number of positions."""
+        return len(self.costs)
+
+    @cached_property
+    def corners(self) -> list[Counts]:
+        """Choices worth knowing, whether they fit or not."""
+        found = [np.zeros(len(self), dtype=np.int64)]
+        for limit in range(len(self.room)):
+            choice: list[int] = []
+            for position, (cost, after) in enumerate(zip(self.costs, self.following, strict=True)):
+                rest = cost[:, limit] + after[:, limit]
+                link = self.links[position - 1] if position else None
+                choice.append(int(np.argmin(rest if link is None else rest + link.costs[limit, choice[-1]])))
+            found.append(np.array(choice, dtype=np.int64))
+        return found
 
     def cost(self, choice: Counts) -> Counts:
-        """Return the cost of one width per position, given as indices into `widths`, ``(n_limits,)``."""
-        kept = np.array([width[i] for width, i in zip(self.widths, choice, strict=True)], dtype=np.int64)
-        own = np.array([cost[i] for cost, i in zip(self.costs, choice, strict=True)]).sum(axis=0)
-        return np.asarray(own + (kept[:-1] * kept[1:]) @ self.links[:-1], dtype=np.int64)
+        """Return the cost of one width per position, given as indices, ``(n_limits,)``."""
+        cost = self._all[self._starts + choice].sum(axis=0)
+        for link, one, other in zip(self.links, choice[:-1].tolist(), choice[1:].tolist(), strict=True):
+            if link is not None:
+                cost = cost + link.costs[:, one, other]
+        return np.asarray(cost, dtype=np.int64)
+
+    def excess(self, choice: Counts) -> Floats:
+        """Return by which share of its room a choice exceeds each limit, ``(n_limits,)``; none is above 0 if it fits."""
+        return np.asarray((self.cost(choice) - self.room) / self.scale)
 
     def priced(self, errors: Sequence[Floats], prices: Floats) -> list[Floats]:
         """Return per position the error of each width plus its priced cost, ``(n_widths,)``."""
@@ -64,27 +97,47 @@ class Chain:
 
     def tails(self, own: Sequence[Floats], prices: Floats) -> list[Floats]:
         """Return per position the least sum of `own` and priced links of what follows each width, ``(n_widths,)``."""
-        slopes = (self.links / self.scale) @ prices
         tails = [np.zeros_like(own[-1])]
         for position in reversed(range(len(own) - 1)):
-            after, product = own[position + 1] + tails[-1], self._products[position]
-            if product is None or slopes[position] == 0:
+            after, table = own[position + 1] + tails[-1], self._priced_link(position, prices)
+            if table is None:
                 tails.append(np.full_like(own[position], after.min()))
             else:
-                tails.append((product * slopes[position] + after).min(axis=1))
+                tails.append((table + after).min(axis=1))
         return tails[::-1]
 
     def heads(self, own: Sequence[Floats], prices: Floats) -> list[Floats]:
         """Return per position the least sum of `own` and priced links of what precedes each width, ``(n_widths,)``."""
-        slopes = (self.links / self.scale) @ prices
         heads = [np.zeros_like(own[0])]
         for position in range(len(own) - 1):
-            before, product = own[position] + heads[-1], self._products[position]
-            if product is None or slopes[position] == 0:
+            before, table = own[position] + heads[-1], self._priced_link(position, prices)
+            if table is None:
                 heads.append(np.full_like(own[position + 1], before.min()))
             else:
-                heads.append((product * slopes[position] + before[:, None]).min(axis=0))
+                heads.append((table + before[:, None]).min(axis=0))
         return heads
+
+    def _priced_link(self, position: int, prices: Floats) -> Floats | None:
+        """Return the priced costs of pairs of a position and the next, ``(n_widths, n_widths)``; None if all are 0."""
+        link = self.links[position]
+        return None if link is None else link.priced(prices / self.scale)
+
+
+def _cheapest_after(link: Link | None, rest: Counts) -> Counts:
+    """Return the least cost of all that follows each width, ``(n_widths, n_limits)`` or for all alike.
+
+    `rest` is that of every width of the next position and all after it, ``(n_next, n_limits)``.
+    """
+    if link is None:
+        return np.asarray(rest.min(axis=0))
+    least = []
+    for limit, (table, cheapest) in enumerate(zip(link.costs, link.least.T, strict=True)):
+        best = int(rest[:, limit].argmin())
+        if (table[:, best] == cheapest).all():  # cheapest on both counts
+            least.append(cheapest + rest[best, limit])
+        else:
+            least.append((table + rest[:, limit]).min(axis=1))
+    return np.stack(least, axis=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +146,7 @@ class Sweep:
 
     Attributes:
         prices: Error per share of each limit's room, ``(n_limits,)``.
+        offset: What all the room is worth at these prices, and as much more as rounding may take from a bound.
         own: Per position, the error of each width plus its priced cost, ``(n_widths,)``.
         tails: Per position, the least priced cost of what follows each width, ``(n_widths,)``.
         bound: No choice within the limits has a smaller sum of errors.
@@ -103,6 +157,7 @@ class Sweep:
     """
 
     prices: Floats
+    offset: float
     own: list[Floats]
     tails: list[Floats]
     bound: float
@@ -120,15 +175,15 @@ def sweep(chain: Chain, errors: Sequence[Floats], prices: Floats) -> Sweep:
     """Minimise errors plus priced costs along `chain`, from the last position to the first."""
     own = chain.priced(errors, prices)
     tails = chain.tails(own, prices)
-    slopes = (chain.links / chain.scale) @ prices
+    rates = prices / chain.scale
     choice = [int(np.argmin(own[0] + tails[0]))]
     for position in range(1, len(own)):
-        link = slopes[position - 1] * chain.widths[position - 1][choice[-1]]
-        choice.append(int(np.argmin(own[position] + tails[position] + link * chain.widths[position])))
+        link, rest = chain.links[position - 1], own[position] + tails[position]
+        choice.append(int(np.argmin(rest if link is None else rest + link.priced_beside(choice[-1], rates))))
     found = np.array(choice, dtype=np.int64)
-    bound = float((own[0] + tails[0]).min() - prices @ chain.full_room)
-    excess = (chain.cost(found) - chain.room) / chain.scale
-    return Sweep(prices, own, tails, bound, found, total(errors, found), excess)
+    offset = float(prices @ chain.full_room) * (1 + _SLACK)
+    bound = float((own[0] + tails[0]).min() - offset)
+    return Sweep(prices, offset, own, tails, bound, found, total(errors, found), chain.excess(found))
 
 
 def sweeps(chain: Chain, errors: Sequence[Floats], below: float, prices: Floats | None = None) -> list[Sweep]:
@@ -143,14 +198,13 @@ def sweeps(chain: Chain, errors: Sequence[Floats], below: float, prices: Floats 
     found.append(sweep(chain, errors, np.zeros(len(chain.room))))
     if found[-1].fits:  # the smallest errors of all widths
         return found
-    smallest = np.zeros(len(chain.widths), dtype=np.int64)
-    planes = [(total(errors, smallest), (chain.cost(smallest) - chain.room) / chain.scale)]
+    planes = [(total(errors, corner), chain.excess(corner)) for corner in chain.corners]
     planes += [(one.error, one.excess) for one in found]
     while len(found) < _MOST_SWEEPS:
         best = max(one.bound for one in found)
-        known = min([below, planes[0][0], *(one.error for one in found if one.fits)])
+        known = min([below, *(error for error, excess in planes if (excess <= 0).all())])
         at, promised = _best_prices(planes)
-        if best >= below or promised - best <= 0.01 * (known - best):
+        if best >= below or (np.isfinite(known) and promised - best <= 0.01 * (known - best)):
             break
         found.append(sweep(chain, errors, at))
         planes.append((found[-1].error, found[-1].excess))
@@ -173,12 +227,13 @@ def _best_prices(planes: Sequence[tuple[float, Floats]]) -> tuple[Floats, float]
         heights = (errors + np.maximum(0.0, crossings)[:, None] * slopes[:, 0]).min(axis=1)
         best = int(np.argmax(heights))
         return np.maximum(0.0, crossings[[best]]), float(heights[best])
+    bounded = (slopes <= 0).all(axis=1).any()  # by a choice that fits
     found = linprog(
         [*np.zeros(n_limits), -1.0],
         np.column_stack([-slopes, np.ones(len(errors))]),
         errors,
-        bounds=[*[(0, None)] * n_limits, (None, None)],
+        bounds=[*[(0, None if bounded else _HIGHEST_PRICE)] * n_limits, (None, None)],
     )
-    assert found.status == 0, found.message  # bounded: the smallest widths fit
+    assert found.status == 0, found.message
     assert found.x is not None
     return np.maximum(0.0, found.x[:-1]), float(found.x[-1])

@@ -54,9 +54,9 @@ def best_choice(chain: Chain, errors: Sequence[Floats], *, below: float = np.inf
     are kept then. `prices` say where to begin; those of a similar chain save most of the work.
     """
     found = sweeps(chain, errors, below, prices)
-    smallest = np.zeros(len(chain.widths), dtype=np.int64)
-    known = [(one.error, one.choice) for one in found if one.fits] + [(total(errors, smallest), smallest)]
-    error, choice = min(known, key=lambda pair: pair[0])
+    known = [(one.error, one.choice) for one in found if one.fits]
+    known += [(total(errors, corner), corner) for corner in chain.corners if (chain.excess(corner) <= 0).all()]
+    error, choice = min(known, key=lambda pair: pair[0], default=(below, None))
     found = sorted(found, key=lambda one: -one.bound)[:_MOST_BOUNDS]
     proven = found[0].bound >= _just_under(min(error, below))
     best = Best(choice if error < below else None, min(error, below), proven, found[0].prices)
@@ -98,12 +98,16 @@ class _Frontiers:
     def __init__(self, chain: Chain, errors: Sequence[Floats], found: Sequence[Sweep]) -> None:
         self._chain = chain
         self._errors = errors
-        self._prices = np.array([one.prices for one in found])  # (n_sweeps, n_limits)
-        self._tails = [np.array(tails) for tails in zip(*(one.tails for one in found), strict=True)]
+        self._rates = np.array([one.prices for one in found]) / chain.scale  # (n_sweeps, n_limits), per unit
+        #: Per position, the least priced cost of what follows, less that of the room, ``(n_sweeps, n_widths)``.
+        self._tails = [
+            np.array([tail - one.offset for one, tail in zip(found, tails, strict=True)])
+            for tails in zip(*(one.tails for one in found), strict=True)
+        ]
         through = []
         for one in found:
-            heads, offset = chain.heads(one.own, one.prices), one.prices @ chain.full_room
-            through.append([h + own + t - offset for h, own, t in zip(heads, one.own, one.tails, strict=True)])
+            heads = chain.heads(one.own, one.prices)
+            through.append([h + own + t - one.offset for h, own, t in zip(heads, one.own, one.tails, strict=True)])
         #: Per position, a lower bound on the error of all choices with each width, ``(n_widths,)``.
         self._through = [np.max(bounds, axis=0) for bounds in zip(*through, strict=True)]
 
@@ -116,9 +120,9 @@ class _Frontiers:
         below = _just_under(known.error)
         most = min(most, max(_FEWEST, _MOST_EXTENSIONS // max(1, sum(int((t < below).sum()) for t in self._through))))
         proven = True
-        for position in range(len(self._chain.widths)):
+        for position in range(len(self._chain)):
             labels = self._extend(labels, position, below)
-            labels = labels[_frontier(labels, self._chain.linked[position])]
+            labels = labels[_frontier(labels, self._kinds(position, labels.width))]
             if len(labels) > most:
                 proven = False
                 labels = labels[np.sort(np.argsort(labels.bound, kind="stable")[:most])]
@@ -131,6 +135,11 @@ class _Frontiers:
             choice.append(int(labels.width[row]))
             row = int(labels.parent[row])
         return Best(np.array(choice[::-1], dtype=np.int64), error, proven, known.prices)
+
+    def _kinds(self, position: int, width: Counts) -> Counts:
+        """Return a number per label, the same for those of which all that follows costs the same."""
+        link = self._chain.links[position] if position < len(self._chain.links) else None
+        return np.zeros_like(width) if link is None else link.kinds[width]
 
     def _extend(self, labels: _Labels, position: int, below: float) -> _Labels:
         """Extend every label by every width of `position` that can lead to a sum of errors under `below`."""
@@ -149,27 +158,26 @@ class _Frontiers:
         """Extend `labels`, which begin at row `start`, by `widths`, given as indices."""
         chain, tails = self._chain, self._tails[position]
         cost = labels.cost[:, None, :] + chain.costs[position][widths]  # (n, n_widths, n_limits)
-        if position and chain.linked[position - 1]:
-            before = chain.widths[position - 1][labels.width]
-            pairs = np.multiply.outer(before, chain.widths[position][widths])
-            cost += pairs[:, :, None] * chain.links[position - 1]
+        link = chain.links[position - 1] if position else None
+        if link is not None:
+            for limit, table in enumerate(link.costs):
+                cost[:, :, limit] += table[labels.width[:, None], widths]
         error = labels.error[:, None] + self._errors[position][widths]
-        bound = error + ((cost - chain.room) / chain.scale) @ self._prices[0] + tails[0][widths]
+        bound = error + cost @ self._rates[0] + tails[0][widths]
         fits = (cost + chain.following[position][widths] <= chain.room).all(axis=2)
         row, column = np.nonzero(fits & (bound < below))
         cost, error, width = cost[row, column], error[row, column], widths[column]
-        spent = ((cost - chain.room) / chain.scale) @ self._prices.T  # (n, n_sweeps)
+        spent = cost @ self._rates.T  # (n, n_sweeps)
         bound = error + (spent + tails[:, width].T).max(axis=1)
         keep = bound < below
         return _Labels(cost[keep], error[keep], bound[keep], width[keep], (start + row)[keep])
 
 
-def _frontier(labels: _Labels, linked: bool) -> NDArray[np.int64]:
-    """Return the rows of the labels that are not dominated, by cost; apart for every last width where that matters.
+def _frontier(labels: _Labels, state: Counts) -> NDArray[np.int64]:
+    """Return the rows of the labels that are not dominated, by cost; apart for every `state`, ``(n_labels,)``.
 
     With one limit these are all; with several, one label per cost vector is kept, and bounds do the rest.
     """
-    state = labels.width if linked else np.zeros_like(labels.width)
     rank = np.unique(labels.error, return_inverse=True)[1]
     order = np.lexsort((rank, *labels.cost.T[::-1], state))
     keep = np.ones(len(order), dtype=bool)

@@ -5,13 +5,13 @@ Only what lowers the sum of errors is accepted, so it ends: where none of the st
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.search._chain import Chain, total
 from autoprune.search._labels import best_choice
+from autoprune.search._limited_costs import LimitedCosts
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -20,55 +20,44 @@ Floats = NDArray[np.float64]
 _GRID, _DIAGONAL = 64, 8
 
 
-@dataclass(frozen=True, slots=True)
-class LimitedCosts:
-    """All limited costs: ``linear @ kept + squares @ kept ** 2`` + all pairs of groups once, at most `room`."""
-
-    linear: Counts  # (n_groups, n_limits)
-    squares: Counts  # (n_groups, n_limits)
-    pairs: Counts  # (n_groups, n_groups, n_limits), symmetric, nothing on the diagonal
-    room: Counts  # (n_limits,)
-
-
-@dataclass(frozen=True, slots=True)
 class Cut:
     """Groups that are held while all others are found along chains.
 
-    Attributes:
-        widths: Per group, its allowed kept counts.
+    Args:
         costs: What limited quantities cost.
         held: The groups held.
         order: All others, in an order in which each meets at most the one before and the next.
 
     """
 
-    widths: tuple[Counts, ...]
-    costs: LimitedCosts
-    held: tuple[int, ...]
-    order: tuple[int, ...]
+    def __init__(self, costs: LimitedCosts, held: Sequence[int], order: Sequence[int]) -> None:
+        """Find out who meets whom."""
+        self.costs, self.held, self.order = costs, tuple(held), tuple(order)
+        self._inside = costs.pairs_among(self.held)
+        self._beside = [costs.pairs_beside(group, self.held) for group in self.order]
+        self._links = [costs.link(group, after) for group, after in itertools.pairwise(self.order)]
+
+    def n_widths(self, group: int) -> int:
+        """Return the number of allowed widths of a group."""
+        return len(self.costs.own[group])
 
     def chain(self, choice: Counts) -> Chain | None:
-        """Return the chains, what is held as in `choice`; None if not even their smallest widths fit.
+        """Return the chains, what is held as in `choice`; None if even the cheapest widths exceed some limit.
 
         A choice is one index into the widths per group, ``(n_groups,)``.
         """
-        costs, held, order = self.costs, list(self.held), list(self.order)
-        kept = np.array([self.widths[group][choice[group]] for group in held], dtype=np.int64)
-        room = costs.room - kept @ costs.linear[held] - kept**2 @ costs.squares[held]
-        for index, group in enumerate(held):
-            room = room - kept[index] * (kept[:index] @ costs.pairs[group, held[:index]])
-        own = []
-        for group in order:
-            width = self.widths[group][:, None]
-            own.append(
-                width * (costs.linear[group] + kept @ costs.pairs[group, held]) + width**2 * costs.squares[group]
-            )
-        links = np.zeros((len(order), len(room)), dtype=np.int64)
-        links[:-1] = costs.pairs[order[:-1], order[1:]]
-        if (sum(cost[0] for cost in own) > room).any():  # spares most of the work
-            return None
-        chain = Chain([self.widths[group] for group in order], own, links, room)
-        return chain if (chain.cost(np.zeros(len(order), dtype=np.int64)) <= room).all() else None
+        costs = self.costs
+        room = costs.room - costs.between(self._inside, choice)
+        for group in self.held:
+            room = room - costs.own[group][choice[group]]
+        own = [costs.own[group] for group in self.order]
+        if self.held:
+            beside = zip(self._beside, own, strict=True)
+            own = [cost + costs.beside(pairs, choice, len(cost)) for pairs, cost in beside]
+            if (sum(cost.min(axis=0) for cost in own) > room).any():  # spares most of the work
+                return None
+        chain = Chain(own, self._links, room)
+        return chain if (chain.least <= room).all() else None
 
     def placed(self, choice: Counts, along: Counts) -> Counts:
         """Return `choice` with all groups but those held as chosen along the chains."""
@@ -94,7 +83,7 @@ class LocalSearch:
     def started(self, choice: Counts) -> Counts:
         """Return the best of `choice` and a coarse grid of widths of the first cut, all others found."""
         held = list(self._cuts[0].held)
-        ends = np.array([len(self._cuts[0].widths[group]) - 1 for group in held])
+        ends = np.array([self._cuts[0].n_widths(group) - 1 for group in held])
         levels = int(round(_GRID ** (1 / len(held)), 9))
         combined = levels > 1
         grid = itertools.product(
@@ -119,7 +108,7 @@ class LocalSearch:
 
     def _moved(self, choice: Counts) -> Counts:
         """Move single groups of the first cut, all others found again, by ever smaller steps while it helps."""
-        lengths = {group: len(self._cuts[0].widths[group]) for group in self._cuts[0].held}
+        lengths = {group: self._cuts[0].n_widths(group) for group in self._cuts[0].held}
         step = max(lengths.values(), default=0) // 2
         while step:
             error = total(self._errors, choice)

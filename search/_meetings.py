@@ -1,4 +1,4 @@
-"""Which groups meet, that is, multiply in the cost of some layer; and the chains among them."""
+"""Which groups meet, that is, share the cost of some layer; and the chains among them."""
 
 from collections.abc import Iterable
 

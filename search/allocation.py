@@ -1,30 +1,36 @@
 """How many channels each group keeps so that the sum of given errors is least within the budget; no network is run.
 
-A multiple-choice knapsack, except that a layer costs the product of its input and output channels. Groups *meet* where
-their counts are multiplied. If every group meets two others at most and no circle closes (VGG, MobileNetV1; the inner
-groups of ResNets do not meet at all), they form chains and the answer is exact: label setting on exact integer costs,
-cut by Lagrangian bounds (`best_choice`). There is no grid and no scaling: all 512 widths of a group are searched.
+A multiple-choice knapsack, except that a layer costs what its input and output channels cost together: their product
+(MACs, parameters), or whatever a latency table says of them (`PairwiseCost`). Groups *meet* where they share a layer.
+If every group meets two others at most and no circle closes (VGG, MobileNetV1; the inner groups of ResNets do not meet
+at all), they form chains and the answer is exact: label setting on exact integer costs, cut by Lagrangian bounds
+(`best_choice`). There is no grid and no scaling: all 512 widths of a group are searched. Costs need not rise with the
+width.
 
 Elsewhere (residual streams, DenseNet) it is a local search with exact steps. A *cut* is a set of groups without which
 the others form chains. The widths of a cut are held, on a coarse grid, and all others found exactly for each; then
 single groups of the cut move, by large steps first, all others found again; then a second cut, which frees groups of
 the first, is held. Only what lowers the sum of errors is accepted, so this ends: where no such step helps any
 more.
+
+Where tables are an approximation only (a layer that several groups enter and another leaves), what they lead to is
+narrowed until it really fits, and widened again while it does (`fitting`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.costs.quadratic_form import QuadraticForm
 from autoprune.errors import SearchError
 from autoprune.problem import Counts, PruningProblem
 from autoprune.search._chain import total
 from autoprune.search._labels import best_choice
-from autoprune.search._local_search import Cut, LimitedCosts, LocalSearch
+from autoprune.search._limited_costs import LimitedCosts
+from autoprune.search._local_search import Cut, LocalSearch
 from autoprune.search._meetings import find_cut, in_chains
+from autoprune.search._repair import fitting
 from autoprune.search.uniform import uniform_policy
 
 Floats = NDArray[np.float64]
@@ -68,20 +74,27 @@ class Allocation:
     def __init__(self, problem: PruningProblem) -> None:
         """Find out which groups meet, and what they cost."""
         self.problem = problem
-        costs = _limited(problem.costs.quadratic(), problem.limits)
-        meets = np.asarray(costs.pairs.any(axis=2), dtype=np.bool_)
-        everything, first = range(len(problem.groups)), find_cut(meets)
+        tables = problem.costs.pairwise(problem.widths, only=problem.limits)
+        smallest = np.zeros(len(problem.groups), dtype=np.int64)
+        self._exact = all(tables[quantity].exact for quantity in problem.limits)
+        limits = {
+            quantity: most if tables[quantity].exact else max(most, tables[quantity].at(smallest))
+            for quantity, most in problem.limits.items()
+        }
+        costs = LimitedCosts([tables[quantity] for quantity in limits], list(limits.values()))
+        everything, first = range(len(problem.groups)), find_cut(costs.meets)
         if first:
             rest = [group for group in everything if group not in first]
-            cuts = [first, find_cut(meets, rest)]
+            cuts = [first, find_cut(costs.meets, rest)]
         else:
-            order = in_chains(meets, ())
+            order = in_chains(costs.meets, ())
             windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW // 2)]
             cuts = [(), *(tuple(group for group in everything if group not in window) for window in windows)]
-        self._cuts = [Cut(problem.widths, costs, cut, tuple(in_chains(meets, cut))) for cut in cuts]
-        start = problem.kept(uniform_policy(problem)) if first else problem.smallest()
-        self._start = _indices(problem.widths, start)
-        self._whole = None if first else self._cuts[0].chain(self._start)
+        self._cuts = [Cut(costs, cut, in_chains(costs.meets, cut)) for cut in cuts]
+        self._start = smallest
+        if first or not self._exact:
+            self._start = _indices(problem.widths, problem.kept(uniform_policy(problem)))
+        self._whole = None if first else self._cuts[0].chain(smallest)
 
     def kept(self, errors: Sequence[Floats]) -> Counts:
         """Return the kept counts, ``(n_groups,)``, of :meth:`solve`."""
@@ -93,7 +106,8 @@ class Allocation:
         Where groups form chains this is the optimum, but for rounding (1e-12 of the sum), unless too many partial
         choices remain open at some group: 20,000, fewer down to 500 where many widths remain open too. Then the least
         promising are dropped, windows of a few groups are solved again until none improves, and `Allocated.optimal`
-        is False. Elsewhere it is a local optimum and never worse than the uniform policy. The limits always hold.
+        is False. Elsewhere it is a local optimum and never worse than the uniform policy. Costs of which the tables are
+        an approximation are never called optimal. The limits always hold.
 
         Args:
             errors: Per group, the error of every allowed width, shaped as ``problem.widths[group]``: finite, at least
@@ -106,40 +120,22 @@ class Allocation:
         _check(errors, self.problem.widths)
         scale = max(float(error.max()) for error in errors) or 1.0
         scaled = [error.astype(np.float64) / scale for error in errors]
-        local = LocalSearch(self._cuts, scaled)
-        optimal = False
-        if self._whole is None:
-            choice = local.improved(local.started(self._start))
-        else:
-            best = best_choice(self._whole, [scaled[group] for group in self._cuts[0].order])
-            assert best.choice is not None, "the smallest widths fit"
-            choice, optimal = self._cuts[0].placed(self._start, best.choice), best.proven
-            if not optimal:
-                choice = local.improved(choice)
+        choice, optimal = self._searched(scaled)
+        if not self._exact:
+            choice = fitting(self.problem, scaled, [choice, self._start])  # never worse than uniform
         kept = np.array([width[i] for width, i in zip(self.problem.widths, choice, strict=True)], dtype=np.int64)
         assert self.problem.fits(kept), f"{kept.tolist()} breaks {dict(self.problem.limits)}"
-        return Allocated(kept, total(errors, choice), optimal)
+        return Allocated(kept, total(errors, choice), optimal and self._exact)
 
-
-def _limited(forms: Mapping[str, QuadraticForm], limits: Mapping[str, int]) -> LimitedCosts:
-    """Return the limited quantities in their largest whole units; those that are the same but for their unit are one.
-
-    The bytes of a file are four per parameter and a constant: limits on both are one.
-    """
-    tightest: dict[bytes, tuple[Counts, Counts, int]] = {}
-    for quantity, most in limits.items():
-        form = forms[quantity]
-        unit = int(np.gcd.reduce([*form.linear.tolist(), *form.pairs.ravel().tolist()])) or 1
-        linear, pairs, room = form.linear // unit, form.pairs // unit, (most - form.constant) // unit
-        key = linear.tobytes() + pairs.tobytes()
-        if key not in tightest or room < tightest[key][2]:
-            tightest[key] = (linear, pairs, room)
-    linear = np.stack([linear for linear, _, _ in tightest.values()], axis=-1)
-    pairs = np.stack([pairs for _, pairs, _ in tightest.values()], axis=-1)
-    squares = np.einsum("ggl->gl", pairs).copy()
-    both = pairs + pairs.transpose(1, 0, 2)
-    both[np.arange(len(both)), np.arange(len(both))] = 0
-    return LimitedCosts(linear, squares, both, np.array([room for _, _, room in tightest.values()], dtype=np.int64))
+    def _searched(self, errors: Sequence[Floats]) -> tuple[Counts, bool]:
+        """Return the best choice of widths by the tables, as indices, and whether that is proven."""
+        local = LocalSearch(self._cuts, errors)
+        if self._whole is None:
+            return local.improved(local.started(self._start)), False
+        best = best_choice(self._whole, [errors[group] for group in self._cuts[0].order])
+        assert best.choice is not None, "the smallest widths fit"
+        choice = self._cuts[0].placed(self._start, best.choice)
+        return (choice, True) if best.proven else (local.improved(choice), False)
 
 
 def _indices(widths: Sequence[Counts], kept: Counts) -> Counts:
