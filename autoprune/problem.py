@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from autoprune.costs.budget import Budget, holds
 from autoprune.costs.cost_model import CostModel, cost_model
+from autoprune.costs.latency_cost import latency_cost
 from autoprune.errors import BudgetError, ModelError, SearchError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
+from autoprune.latency_tables.table import ALIGNMENT, LatencyTable
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
@@ -163,6 +165,7 @@ def pruning_problem(
     include_residual: bool = False,
     groups: ChannelGroups | None = None,
     statistics: GramStatistics | None = None,
+    latencies: LatencyTable | None = None,
     model_sha256: str | None = None,
     opset: int = 18,
 ) -> PruningProblem:
@@ -175,7 +178,11 @@ def pruning_problem(
     With `statistics`, Gram matrices of the layers behind the groups, the problem knows the error of every width, and
     the criterion may be ``"obs"``.
 
+    With `latencies`, the table of a device, latency is a cost and can be limited. Widths are then multiples of 8, and
+    of `round_to`: a runtime takes longer for other widths than for the next wider multiple.
+
     Raises:
+        LatencyTableError: The table does not know this network, or not well enough.
         SearchError: Criterion ``"obs"`` without statistics.
         ModelError: Nothing in the network can be pruned.
         BudgetError: `round_to` or `max_ratio` out of range, or a budget the unpruned network already holds.
@@ -195,7 +202,10 @@ def pruning_problem(
             f"this network has no channel group that may be pruned ({reasons or 'no layer with channels'})"
         )
     costs = cost_model(network, all_groups, chosen, opset=opset)
-    widths = tuple(allowed_widths(len(group), round_to, max_ratio) for group in chosen)
+    step = round_to if latencies is None else math.lcm(round_to, ALIGNMENT)
+    widths = tuple(allowed_widths(len(group), step, max_ratio) for group in chosen)
+    if latencies is not None:
+        costs = costs.with_latency(latency_cost(network, all_groups, chosen, widths, latencies))
     limits = budget.resolve(costs.cost(costs.full()), costs.cost([int(width[0]) for width in widths]))
     order, errors = _orders(network, all_groups, chosen, criterion, statistics, widths)
     fingerprint = model_sha256 or network.fingerprint()

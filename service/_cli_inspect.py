@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from autoprune.costs.budget import Budget
-from autoprune.costs.cost_model import QUANTITIES, cost_model
+from autoprune.costs.cost_model import cost_model
+from autoprune.costs.quantities import QUANTITIES
 from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import find_groups

@@ -5,15 +5,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.costs.cost_model import QUANTITIES
+from autoprune.costs.quantities import LATENCY, LIMITABLE, NS_PER_MS, shown
 from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
 
 _UNITS = {
     "": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12,
     "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
 }  # fmt: skip
+_TIME_UNITS = {"ns": 1e-6 * NS_PER_MS, "us": 1e-3 * NS_PER_MS, "ms": NS_PER_MS, "s": 1e3 * NS_PER_MS}
 _ALIASES = {"flops": "macs", "parameters": "params"}
-_EXAMPLE = "for example macs=50%, params=100k, bytes=1.5MB, or several: macs=50%,params=40%"
+_EXAMPLE = "for example macs=50%, params=100k, bytes=1.5MB, latency=12ms, or several: macs=50%,params=40%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Limit:
     relative: bool
 
     def __post_init__(self) -> None:
-        if self.quantity not in QUANTITIES:
-            raise UnknownNameError("budget quantity", self.quantity, [*QUANTITIES, *_ALIASES])
+        if self.quantity not in LIMITABLE:
+            raise UnknownNameError("budget quantity", self.quantity, [*LIMITABLE, *_ALIASES])
         if not math.isfinite(self.value) or self.value <= 0:
             raise BudgetError(f"budget {self}: expected a limit above 0, {_EXAMPLE}")
         if self.relative and self.value >= 1:
@@ -39,7 +40,7 @@ class Limit:
         return math.floor(round(self.value * (unpruned if self.relative else 1), 6))
 
     def __str__(self) -> str:
-        amount = f"{self.value * 100:g}%" if self.relative else f"{self.value:,.10g}"
+        amount = f"{self.value * 100:g}%" if self.relative else shown(self.quantity, self.value)
         return f"{self.quantity} <= {amount}"
 
 
@@ -58,7 +59,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Read ``macs=50%``, ``params=100k``, ``bytes=1MB`` or several joined by commas.
+        """Read ``macs=50%``, ``params=100k``, ``bytes=1MB``, ``latency=12ms`` or several joined by commas.
 
         Raises:
             BudgetError: Not of this form, or a limit of 0, of a negative amount, of 100% or more.
@@ -67,14 +68,14 @@ class Budget:
         """
         limits = []
         for part in text.split(","):
-            if part.strip().lower().startswith("latency"):
-                raise BudgetError(
-                    f"budget {part.strip()!r}: latency is measured and certified, but cannot be limited yet; "
-                    f"limit {', '.join(QUANTITIES)}, {_EXAMPLE}"
-                )
             match = re.fullmatch(r"\s*([A-Za-z_]+)\s*=\s*([-+.\deE]+?)\s*(%|[A-Za-z]*)\s*", part)
             unit = match[3].lower() if match else ""
-            if match is None or (unit != "%" and unit not in _UNITS):
+            units = _TIME_UNITS if match and match[1].lower() == LATENCY else _UNITS
+            if match and units is _TIME_UNITS and not unit:
+                raise BudgetError(
+                    f"budget {part.strip()!r} needs a unit: {LATENCY}={match[2]}ms, or a share, {LATENCY}=50%"
+                )
+            if match is None or (unit != "%" and unit not in units):
                 raise BudgetError(f"cannot read budget {part.strip()!r}; expected quantity=amount, {_EXAMPLE}")
             try:
                 amount = float(match[2])
@@ -87,7 +88,7 @@ class Budget:
                     f"budget {part.strip()!r}: FLOPs are MACs to some and twice as many to others; "
                     "give MACs, for example macs=30M, or a share, flops=50%"
                 )
-            limits.append(Limit(quantity, amount / 100 if relative else amount * _UNITS[unit], relative))
+            limits.append(Limit(quantity, amount / 100 if relative else amount * units[unit], relative))
         return cls(tuple(limits))
 
     def __str__(self) -> str:
@@ -97,13 +98,19 @@ class Budget:
         """Return the absolute limits ``{quantity: largest allowed cost}``.
 
         Raises:
-            BudgetError: An absolute limit at or above the unpruned cost of a single limit: nothing to prune.
+            BudgetError: An absolute limit at or above the unpruned cost of a single limit: nothing to prune; or a
+                limit of latency without a latency table.
             InfeasibleBudgetError: A limit below the `smallest` reachable cost.
 
         """
+        if any(limit.quantity not in unpruned for limit in self.limits):
+            raise BudgetError(
+                f"budget {self}: latency is that of a device, give its latency table with --device NAME or a file; "
+                "autoprune device measure MODEL makes one of this machine, autoprune device pack MODEL of another"
+            )
         limits = {limit.quantity: limit.absolute(unpruned[limit.quantity]) for limit in self.limits}
         if all(unpruned[quantity] <= most for quantity, most in limits.items()):
-            found = ", ".join(f"{quantity} {unpruned[quantity]:,}" for quantity in limits)
+            found = ", ".join(f"{quantity} {shown(quantity, unpruned[quantity])}" for quantity in limits)
             raise BudgetError(f"budget {self}: the unpruned network already holds it ({found}); ask for less")
         for limit in self.limits:
             quantity, least = limit.quantity, smallest[limit.quantity]
@@ -111,8 +118,9 @@ class Budget:
                 share = least / unpruned[quantity]
                 meant = f" Did you mean {limit.value:g}%?" if not limit.relative and 1 <= limit.value < 100 else ""
                 raise InfeasibleBudgetError(
-                    f"budget {limit} cannot be reached: {limits[quantity]:,} of {unpruned[quantity]:,} asked, "
-                    f"the smallest reachable value is {least:,} ({share:.1%}); "
+                    f"budget {limit} cannot be reached: {shown(quantity, limits[quantity])} of "
+                    f"{shown(quantity, unpruned[quantity])} asked, "
+                    f"the smallest reachable value is {shown(quantity, least)} ({share:.1%}); "
                     f"allow more, raise the largest ratio, lower round_to or include residual streams.{meant}"
                 )
         return limits

@@ -8,6 +8,8 @@ One definition each, used everywhere:
   convolution before it, as in the exported file; a batch norm that cannot be folded counts its four vectors.
 * **bytes** - size of the exported ONNX file: ``4 * params`` (float32) and the description of the unpruned graph; that
   of a pruned one is never larger, so the file never exceeds this.
+* **latency** - predicted from a latency table, in nanoseconds, where there is one: see
+  :mod:`autoprune.costs.latency_cost`.
 """
 
 import math
@@ -17,8 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
+from autoprune.costs.latency_cost import LatencyCost
 from autoprune.costs.pairwise_cost import PairwiseCost
 from autoprune.costs.quadratic_form import QuadraticForm
+from autoprune.costs.quantities import LATENCY
 from autoprune.costs.sides import Counts, Side, SidePart
 from autoprune.formats.onnx_export import onnx_size
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, is_depthwise
@@ -27,17 +31,15 @@ from autoprune.network.batchnorm import foldable_batchnorms
 from autoprune.network.layers import Constant
 from autoprune.network.network import Network
 
-#: Quantities that a budget can limit.
-QUANTITIES = ("macs", "params", "bytes")
-
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Costs of all policies over `groups`; exact integers, never decreasing in any kept count.
+    """Costs of all policies over `groups`; exact integers. All but latency never decrease in any kept count.
 
     Attributes:
         groups: The decision groups, in the order of the kept counts.
         layers: Names of the layers that cost something.
+        latency: Latency on a device; None where no table was given.
 
     """
 
@@ -50,19 +52,25 @@ class CostModel:
     _params_per_output: Counts
     _fixed_params: int
     _description_bytes: int
+    latency: LatencyCost | None = None
 
     def cost(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return ``{quantity: cost}`` for kept units per group, ``(n_groups,)``."""
         into, out = self._channels(kept)
         params = int((self._params_per_pair * into * out + self._params_per_output * out).sum()) + self._fixed_params
-        return {
+        cost = {
             "macs": int((self._macs_per_pair * into * out).sum()),
             "params": params,
             "bytes": 4 * params + self._description_bytes,
         }
+        return cost if self.latency is None else {**cost, LATENCY: int(self.latency.at(kept))}
+
+    def with_latency(self, latency: LatencyCost) -> "CostModel":
+        """Return the same costs and `latency`."""
+        return replace(self, latency=latency)
 
     def quadratic(self) -> dict[str, QuadraticForm]:
-        """Return ``{quantity: form}``, the same costs as polynomials: a layer multiplies its inputs by its outputs."""
+        """Return ``{quantity: form}``, all costs but latency as polynomials: a layer multiplies inputs by outputs."""
         nothing = np.zeros_like(self._params_per_output)
         macs = self._form(self._macs_per_pair, nothing, 0)
         params = self._form(self._params_per_pair, self._params_per_output, self._fixed_params)
@@ -74,11 +82,14 @@ class CostModel:
 
         `only` names the quantities wanted, all of them if None: tables of wide groups take megabytes.
         """
-        return {
+        tables = {
             quantity: PairwiseCost.of_quadratic(form, widths)
             for quantity, form in self.quadratic().items()
             if only is None or quantity in only
         }
+        if self.latency is not None and (only is None or LATENCY in only):
+            tables[LATENCY] = self.latency.pairwise(widths)
+        return tables
 
     def layer_macs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return MACs per layer for kept units per group, ``(n_groups,)``."""

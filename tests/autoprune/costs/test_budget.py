@@ -50,8 +50,21 @@ def test_a_forgotten_percent_sign_and_ambiguous_flops_are_explained() -> None:
         Budget.parse("macs=50").resolve(FULL, SMALLEST)
     with pytest.raises(BudgetError, match="twice as many"):
         Budget.parse("flops=30M")
-    with pytest.raises(BudgetError, match="latency is measured and certified, but cannot be limited yet"):
-        Budget.parse("latency=2ms")
+    with pytest.raises(BudgetError, match="needs a unit: latency=2ms"):
+        Budget.parse("latency=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("latency=50%", 5_000_000), ("latency=4ms", 4_000_000), ("latency=900us", 900_000)]
+)
+def test_latency_is_limited_in_nanoseconds_where_there_is_a_table(text: str, most: int) -> None:
+    budget = Budget.parse(text)
+    full, smallest = {**FULL, "latency": 10_000_000}, {**SMALLEST, "latency": 500_000}
+    assert budget.resolve(full, smallest) == {"latency": most}
+    with pytest.raises(BudgetError, match="give its latency table with --device"):
+        budget.resolve(FULL, SMALLEST)
+    with pytest.raises(InfeasibleBudgetError, match=r"0\.4 ms of 10 ms asked, the smallest reachable value is 0\.5 ms"):
+        Budget.parse("latency=400us").resolve(full, smallest)
 
 
 def test_budget_that_already_holds_is_refused() -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from autoprune.costs.cost_model import QUANTITIES, cost_model
+from autoprune.costs.cost_model import cost_model
 from autoprune.costs.pairwise_cost import PairwiseCost
+from autoprune.costs.quantities import QUANTITIES
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.tracer import trace
 from autoprune.problem import allowed_widths

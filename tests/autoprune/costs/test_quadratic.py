@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from autoprune.costs.cost_model import QUANTITIES, cost_model
+from autoprune.costs.cost_model import cost_model
+from autoprune.costs.quantities import QUANTITIES
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.tracer import trace
 from tests.corpus import NETWORKS, input_shape
