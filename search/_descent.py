@@ -23,8 +23,8 @@ class Descent:
     """The way from the unpruned network to its limits, as *progress* from 0 to 1.
 
     Progress is how much of the needed reduction is done, of the limited quantity that is furthest behind:
-    ``min over q of (R_q(whole) - R_q) / (R_q(whole) - limit_q)``. With one limit it is the resource itself, scaled; with
-    several, all shrink in step, and one that runs ahead waits for the others.
+    ``min over q of (R_q(whole) - R_q) / (R_q(whole) - limit_q)``. With one limit it is the resource itself, scaled;
+    with several, all shrink in step, and one that runs ahead waits for the others.
 
     Attributes:
         whole: Cost of the unpruned network, ``{quantity: cost}``.
@@ -95,9 +95,9 @@ class Schedule:
 def schedule_for(problem: PruningProblem, descent: Descent, proposals: int) -> Schedule:
     """Return the schedule for so many `proposals` in all.
 
-    ``T = proposals // groups`` lets every group propose in every iteration. Where that is too coarse, groups cannot meet
-    the targets by shrinking alone, or few ever shrink: then T rises, up to where dR_0 is half of what the median group
-    can save alone and T is at least 8, and each iteration takes the most promising groups only, at least three.
+    ``T = proposals // groups`` lets every group propose in every iteration. Where that is too coarse, groups cannot
+    meet the targets by shrinking alone, or few ever shrink: then T rises, up to where dR_0 is half of what the median
+    group can save alone and T is at least 8, and each iteration takes the most promising groups only, at least three.
     """
     n = len(problem.groups)
     remaining = descent.remaining
@@ -109,7 +109,7 @@ def schedule_for(problem: PruningProblem, descent: Descent, proposals: int) -> S
 
 
 def narrower(problem: PruningProblem, kept: Counts, index: int, target: Mapping[str, int]) -> Counts | None:
-    """Return `kept`, ``(n_groups,)``, with group `index` at its largest smaller width that meets `target`; None if none.
+    """Return `kept`, ``(n_groups,)``, with group `index` at its largest smaller width that meets `target`, or None.
 
     Costs need not be monotone: every allowed width is tried, the largest first.
     """

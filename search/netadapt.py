@@ -38,8 +38,8 @@ class NetAdapt:
     1. **Iteration** t lowers the resource by dR_t (:class:`autoprune.search._descent.Schedule` derives dR_0 and decay
        from the budget and the evaluations allowed). Every group alone is set to its largest width that meets the
        target; a group without one proposes nothing. Where no group has one, the step is halved.
-    2. **Choice**: all proposals are scored, the best by `rule` is where the next iteration starts. Equal accuracies, which
-       few images often give, are told apart by the loss.
+    2. **Choice**: all proposals are scored, the best by `rule` is where the next iteration starts. Equal accuracies,
+       which few images often give, are told apart by the loss.
     3. **End**: once an accepted network holds the budget, the best network within it is filled up where something is
        left. Where the evaluations end before that, what was reached is projected onto the budget.
 
@@ -48,8 +48,8 @@ class NetAdapt:
     least (without statistics: those that lose the smallest share of their channels).
 
     Proposals above the budget are probes; those within it compete. Each names the accepted policies before it
-    (:attr:`Proposal.parents`), so that an evaluator may train it from the weights of the last one. Deterministic without
-    a seed; the same for every batch size.
+    (:attr:`Proposal.parents`), so that an evaluator may train it from the weights of the last one. Deterministic
+    without a seed; the same for every batch size.
     """
 
     name = "netadapt"

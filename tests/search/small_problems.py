@@ -93,6 +93,11 @@ class FormulaEvaluator:
 
 def real_evaluator(problem: PruningProblem) -> Evaluator:
     """Score random images against random labels: meaningless figures, real networks."""
+    return Evaluator(problem, real_splits())
+
+
+def real_splits() -> SearchSplits:
+    """Random images with random labels."""
     generator = torch.Generator().manual_seed(1)
 
     def split(name: str, n: int) -> Split:
@@ -101,4 +106,4 @@ def real_evaluator(problem: PruningProblem) -> Evaluator:
             images, torch.randint(5, (n,), generator=generator), name, hashlib.sha256(name.encode()).hexdigest()
         )
 
-    return Evaluator(problem, SearchSplits(split("fit", 32), split("search", 64)))
+    return SearchSplits(split("fit", 32), split("search", 64))
