@@ -1,30 +1,21 @@
-"""How long whole networks take in onnxruntime: the seed of tables per layer.
+"""How long whole networks take in onnxruntime: the judge of tables, because times of layers do not add up exactly.
 
-A table of single layers will be filled by the same loop from one small file per layer and width; whole networks stay
-the judge, because times of layers do not add up exactly. Nothing here imports torch: a device needs onnxruntime only.
+Nothing here imports torch: a device needs onnxruntime only.
 """
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from autoprune.errors import ModelError
+from autoprune.latency_tables.session import RUNTIME, RUNTIME_ERRORS, first_line, open_session, processor_name
 
 #: Rounds that are timed even when the time budget is used up: the least a median means something for.
 LEAST_ROUNDS = 5
-
-#: What onnxruntime raises for a file or an input it cannot use; they share no base class.
-_RUNTIME_ERRORS = (
-    ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf, ort.NoModel, ort.NoSuchFile,
-    ort.NotImplemented, ort.RuntimeException,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +112,12 @@ def measure_side_by_side(
     sessions = [_Session(path, threads, images) for path in paths]
     _time_rounds(sessions, most=max(1, warmup), least=1, time_budget_s=time_budget_s / 4)
     times_ms = _time_rounds(sessions, most=repeats, least=min(repeats, LEAST_ROUNDS), time_budget_s=time_budget_s)
-    runtime, device = f"onnxruntime {onnxruntime.__version__}", processor_name()
+    device = processor_name()
     latencies = []
     for column in times_ms.T:
         p10, median, p90 = (float(value) for value in np.percentile(column, [10, 50, 90]))
-        latencies.append(Latency(median, p10, p90, len(column), batch, threads, runtime, device))
+        latencies.append(Latency(median, p10, p90, len(column), batch, threads, RUNTIME, device))
     return latencies
-
-
-def processor_name() -> str:
-    """Return the processor's model name as the operating system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip().lower() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine() or "unknown processor"
 
 
 class _Session:
@@ -145,16 +125,10 @@ class _Session:
 
     def __init__(self, path: Path, threads: int, images: NDArray[np.float32]) -> None:
         self._path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _RUNTIME_ERRORS as error:
-            raise ModelError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from error
+            self._session = open_session(path, threads=threads)
+        except RUNTIME_ERRORS as error:
+            raise ModelError(f"{path}: onnxruntime cannot load this file: {first_line(error)}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(entry.name for entry in inputs)
@@ -167,9 +141,9 @@ class _Session:
             started = time.perf_counter()
             self._session.run(None, self._feed)
             return (time.perf_counter() - started) * 1e3
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             shapes = ", ".join(f"float32 {array.shape}" for array in self._feed.values())
-            raise ModelError(f"{self._path}: does not run on images {shapes}: {_first_line(error)}") from error
+            raise ModelError(f"{self._path}: does not run on images {shapes}: {first_line(error)}") from error
 
 
 def _time_rounds(sessions: Sequence[_Session], *, most: int, least: int, time_budget_s: float) -> NDArray[np.float64]:
@@ -179,8 +153,3 @@ def _time_rounds(sessions: Sequence[_Session], *, most: int, least: int, time_bu
     while len(rounds) < most and (len(rounds) < least or time.perf_counter() < deadline):
         rounds.append([session.time_ms() for session in sessions])
     return np.array(rounds, dtype=np.float64)
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a message."""
-    return (str(error).splitlines() or ["no reason given"])[0]

@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from autoprune.errors import ModelError
-from autoprune.latency_tables.measure import Latency, measure_onnx, measure_side_by_side, processor_name
+from autoprune.latency_tables.measure import Latency, measure_onnx, measure_side_by_side
+from autoprune.latency_tables.session import processor_name
 
 SHAPE = (3, 32, 32)
 
