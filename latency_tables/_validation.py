@@ -1,11 +1,11 @@
 """What values of a latency table can be; every refusal says what was expected and what was found."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from autoprune.errors import LatencyTableError
+from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.unit import Unit
 
 #: An hour: no kernel takes that long.
@@ -21,24 +21,6 @@ MOST_COUNT = 2**53
 
 PRECISIONS = ("fp32", "int8")
 GRAPH_OPTIONS = ("all", "extended", "basic", "none")
-
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def check_device(name: object) -> str:
-    """Return the name of a device if it is one.
-
-    Raises:
-        LatencyTableError: It is not: such names become file names, so paths and odd letters are none.
-
-    """
-    if not isinstance(name, str) or not _DEVICE.fullmatch(name) or ".." in name:
-        shown = name[:100] if isinstance(name, str) else name
-        raise LatencyTableError(
-            "a device's name is up to 64 letters, digits, '.', '_' and '-' that begin with a letter or digit, such as "
-            f"raspberry-pi-5; found {shown!r}"
-        )
-    return name
 
 
 def check_timing(median_us: object, p10_us: object, p90_us: object, repeats: object) -> None:

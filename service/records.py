@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Engine, case, create_engine, event, func, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from autoprune.errors import AutopruneError
@@ -52,6 +52,11 @@ class Records:
         except DatabaseError as error:
             self._engine.dispose()
             raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        """What opens transactions on these records, for the records of devices beside them."""
+        return self._session
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,4 +1,4 @@
-"""The tables of the records, and which way a job may go."""
+"""The tables of the records, and which way a job or the work of a device may go."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -37,6 +37,15 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
+
+
+class WorkState(StrEnum):
+    """Where the work of a device is."""
+
+    QUEUED = "queued"
+    TAKEN = "taken"
+    DONE = "done"
+    FAILED = "failed"
 
 
 def now() -> datetime:
@@ -136,3 +145,41 @@ class ArtifactRow(Table):
     sha256: Mapped[str]
     size_bytes: Mapped[int]
     media_type: Mapped[str]
+
+
+class DeviceRow(Table):
+    """One device that asked for work or got some."""
+
+    __tablename__ = "devices"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime | None]
+
+
+class DeviceWorkRow(Table):
+    """One piece of work for a device.
+
+    Attributes:
+        work: What is to be measured, as in :mod:`autoprune.latency_tables.work`.
+        attempts: How often it was given out.
+        taken_until: When it is given out again if no result has come; null while it is queued.
+        result: What the device measured; null until it is done.
+        error: Why the device could not measure it.
+
+    """
+
+    __tablename__ = "device_work"
+    __table_args__ = (Index("device_work_by_state", "device", "state", "number"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.name"))
+    state: Mapped[str] = mapped_column(default=WorkState.QUEUED.value)
+    work: Mapped[Json]
+    result: Mapped[Json | None]
+    error: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    taken_until: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
