@@ -186,7 +186,7 @@ class _Accumulator:
 
 
 def gram_of(rows: Tensor) -> Tensor:
-    """Return ``[X 1]^T [X 1]`` per map, ``(maps, features + 1, features + 1)``; X float64, ``(maps, n, features)``."""
+    """Return ``[X 1]^T [X 1]`` per map, ``(maps, features + 1, features + 1)``, for X of ``(maps, n, features)``."""
     sums = rows.sum(1)
     top = torch.cat([rows.transpose(1, 2) @ rows, sums[:, :, None]], dim=2)
     ones = torch.full((len(rows), 1), float(rows.shape[1]), dtype=rows.dtype, device=rows.device)
@@ -194,7 +194,7 @@ def gram_of(rows: Tensor) -> Tensor:
 
 
 def product_of(rows: Tensor, targets: Tensor) -> Tensor:
-    """Return ``[X 1]^T Y`` per map, ``(maps, features + 1, outputs)``, for float64 X and Y."""
+    """Return ``[X 1]^T Y`` per map, ``(maps, features + 1, outputs)``."""
     return torch.cat([rows.transpose(1, 2) @ targets, targets.sum(1)[:, None]], dim=1)
 
 

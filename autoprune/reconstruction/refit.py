@@ -16,18 +16,27 @@ from autoprune.errors import DatasetError
 from autoprune.groups.channel_group import ChannelGroups
 from autoprune.network.batchnorm import foldable_batchnorms
 from autoprune.network.device import default_device, ready
-from autoprune.network.layers import Add
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
-from autoprune.reconstruction.gram import POINTS, gram_of, product_of
-from autoprune.reconstruction.least_squares import damped, pull
-from autoprune.reconstruction.patches import LINEAR_MAPS, has_bias, outputs_at, sample_patches, weight_matrix
+from autoprune.reconstruction.gram import POINTS
+from autoprune.reconstruction.least_squares import pull
+from autoprune.reconstruction.patches import (
+    LINEAR_MAPS,
+    has_bias,
+    n_features,
+    n_maps,
+    outputs_at,
+    sample_patches,
+    weight_matrix,
+)
+from autoprune.reconstruction.response import Response, fit
+from autoprune.reconstruction.tail import Tail, gain_and_shift, owed, tail_behind
 
 #: Bytes that the activations of both networks may take; fewer images are used where they do not fit.
 MEMORY_BYTES = 2 * 2**30
 
-#: Channels with a smaller gain, relative to the median of their batch norm, do not take over another branch's error.
-_LEAST_GAIN = 0.05
+#: Bytes that the patches of one layer may take; fewer positions are sampled where they do not fit.
+_PATCH_BYTES = 2**30
 
 #: Images of one forward call of a layer, and of one sampling of patches.
 _BATCH = 250
@@ -102,7 +111,7 @@ class _Run:
         self._generator = torch.Generator().manual_seed(seed)
         self._alive = plan.kept_units(groups)
         self._norm_after = {
-            convolution: module.get_submodule(norm) for norm, convolution in foldable_batchnorms(network).items()
+            convolution: _batchnorm(module, norm) for norm, convolution in foldable_batchnorms(network).items()
         }
         self._wanted: dict[str, Tensor] = {}
         self._actual: dict[str, Tensor] = {}
@@ -154,29 +163,23 @@ class _Run:
         if channels is not None and self._is_cut(str(node.target)):
             kept = torch.from_numpy(np.flatnonzero(self._alive[channels.ids])).to(wanted.device)
             wanted = wanted.index_select(channels.dim, kept)
-        debt = self._debt(node)
-        if debt is not None and debt.shape == wanted.shape:  # else a branch that is broadcast
-            wanted = wanted + debt
-        gram: Tensor | None = None
-        target: Tensor | None = None
-        samples = 0
-        for x, y in zip(torch.split(inputs, _BATCH), torch.split(wanted, _BATCH), strict=True):
-            patches, positions = sample_patches(layer, x, self._points, self._generator)
-            values = outputs_at(layer, y, positions)
-            rows = patches.double()
-            squares, products = gram_of(rows), product_of(rows, values.double())
-            gram = squares if gram is None else gram + squares
-            target = products if target is None else target + products
-            samples += patches.shape[1]
-        assert gram is not None
-        assert target is not None
+        tail = self._tail_behind(node, wanted)
+        if tail.branch is not None:
+            wanted = wanted + owed(self._wanted[tail.branch] - self._actual[tail.branch], tail.norm)
         norm = self._norm_after.get(str(node.target))
-        fit_bias = has_bias(layer) or norm is not None
-        ridge = pull(gram.shape[1] - 1, samples) if self._ridge is None else self._ridge
-        solution = _solve(layer, (gram / samples).cpu(), (target / samples).cpu(), fit_bias, ridge)
-        if solution is None:
+        patches, targets, branches = self._samples(layer, inputs, wanted, tail)
+        weight, bias = weight_matrix(layer)
+        solved = fit(
+            patches,
+            targets,
+            torch.cat([weight, bias[:, :, None]], dim=2).transpose(1, 2).to(patches.device),
+            ridge=pull(patches.shape[2], patches.shape[1]) if self._ridge is None else self._ridge,
+            fit_bias=has_bias(layer) or norm is not None,
+            response=_response(tail, norm, targets, branches),
+        )
+        if solved is None:
             return False
-        weight, bias = solution
+        weight, bias = solved[:, :-1].transpose(1, 2), solved[:, -1].flatten()
         assert isinstance(layer, LINEAR_MAPS)
         layer.weight.copy_(weight.reshape(layer.weight.shape))
         if layer.bias is not None:
@@ -186,57 +189,53 @@ class _Run:
             norm.running_mean.sub_(bias)
         return True
 
-    def _debt(self, node: fx.Node) -> Tensor | None:
-        """Return what the other branch of an addition behind `node` lacks, in units of the layer's own output."""
-        norm: nn.BatchNorm2d | None = None
-        user = _only_user(node)
-        if user is not None and isinstance(layer := self._original.get(str(user.target)), nn.BatchNorm2d):
-            norm, node, user = layer, user, _only_user(user)
-        if user is None or not isinstance(self._original.get(str(user.target)), Add):
-            return None
-        others = [source.name for source in user.all_input_nodes if source is not node]
-        if len(others) != 1 or others[0] not in self._actual:
-            return None
-        wanted, actual = self._wanted[others[0]], self._actual[others[0]]
-        if wanted.shape != actual.shape:
-            return None  # a pruned residual stream: the other branch has other channels
-        if norm is None:
-            return wanted - actual
-        assert norm.running_var is not None
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        useful = scale.abs() > _LEAST_GAIN * scale.abs().median()  # a channel that hardly gets through cannot pay
-        safe = torch.where(useful, 1 / torch.where(useful, scale, 1.0), 0.0)
-        return (wanted - actual) * safe.to(wanted.device).view(1, -1, 1, 1)
+    def _tail_behind(self, node: fx.Node, wanted: Tensor) -> Tail:
+        """Return what stands behind `node`, an addition only where its branch has the shape of `wanted`."""
+        tail = tail_behind(node, self._original)
+        if tail.branch is None:
+            return tail
+        branches = (self._wanted.get(tail.branch), self._actual.get(tail.branch))
+        if all(branch is not None and branch.shape == wanted.shape for branch in branches):
+            return tail
+        return Tail(tail.norm, None, None)  # computed later, broadcast, or a pruned residual stream
+
+    def _samples(
+        self, layer: nn.Module, inputs: Tensor, wanted: Tensor, tail: Tail
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return patches, what the layer should put out there, and what the other branch of an addition adds there."""
+        points = max(1, min(self._points, _PATCH_BYTES // (4 * n_maps(layer) * n_features(layer) * len(inputs))))
+        branch = None if tail.branch is None or tail.bounds is None else self._actual[tail.branch]
+        patches, targets, branches = [], [], []
+        for start in range(0, len(inputs), _BATCH):
+            at = slice(start, start + _BATCH)
+            rows, positions = sample_patches(layer, inputs[at], points, self._generator)
+            patches.append(rows)
+            targets.append(outputs_at(layer, wanted[at], positions))
+            if branch is not None:
+                branches.append(outputs_at(layer, branch[at], positions))
+        return torch.cat(patches, 1), torch.cat(targets, 1), torch.cat(branches, 1) if branches else None
 
 
-def _solve(
-    layer: nn.Module, gram: Tensor, target: Tensor, fit_bias: bool, ridge: float
-) -> tuple[Tensor, Tensor] | None:
-    """Solve ``V = argmin |X V^T - Y|^2`` with a pull to the present weights.
+def _batchnorm(module: fx.GraphModule, name: str) -> nn.BatchNorm2d:
+    """Return a batch norm by its name."""
+    norm = module.get_submodule(name)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
 
-    Args:
-        layer: The layer, not changed.
-        gram: ``(maps, features + 1, features + 1)``, float64.
-        target: ``(maps, features + 1, outputs per map)``, float64.
-        fit_bias: Whether there is a bias to be fitted; else it stays.
-        ridge: Relative pull.
 
-    Returns:
-        Weights, ``(outputs, features)``, and biases, ``(outputs,)``; None where the equations are singular.
+def _response(tail: Tail, norm: nn.BatchNorm2d | None, targets: Tensor, branches: Tensor | None) -> Response | None:
+    """Return what becomes of a layer's outputs behind the pruned network's batch norm; None without an activation.
 
+    `targets` and `branches`, ``(maps, samples, outputs per map)``: as of :meth:`_Run._samples`.
     """
-    weight, bias = weight_matrix(layer)
-    present = torch.cat([weight, bias[:, :, None]], dim=2).transpose(1, 2)
-    size = gram.shape[1] if fit_bias else gram.shape[1] - 1
-    matrix = torch.stack([damped(each, ridge) for each in gram])[:, :size, :size]
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if bool(info.any()):
+    if tail.bounds is None or (tail.norm is not None and norm is None):
         return None
-    solved = present.clone()
-    solved[:, :size] += torch.cholesky_solve((target - gram @ present)[:, :size], factor)
-    if not bool(torch.isfinite(solved).all()):
-        return None
-    return solved[:, :-1].transpose(1, 2).flatten(0, 1), solved[:, -1].flatten()
+    maps, _, outputs = targets.shape
+    scale, shift = torch.ones(maps * outputs), torch.zeros(maps * outputs)
+    if norm is not None:
+        scale, shift = gain_and_shift(norm)
+    scale, shift = (each.to(targets.device).view(maps, 1, outputs) for each in (scale, shift))
+    return Response(scale, shift if branches is None else shift + branches, *tail.bounds)
 
 
 def _call(layer: nn.Module, inputs: Sequence[Tensor], batched: Sequence[bool], device: torch.device) -> Tensor:
@@ -251,12 +250,6 @@ def _call(layer: nn.Module, inputs: Sequence[Tensor], batched: Sequence[bool], d
         for start in range(0, n, _BATCH)
     ]
     return torch.cat(parts)
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    """Return the only node that uses `node`, or None."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].op == "call_module" else None
 
 
 def _bytes_per_image(network: Network) -> int:
