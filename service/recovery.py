@@ -8,12 +8,14 @@ from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled, NumericalError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores, predict, score_logits
-from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
 from autoprune.reconstruction.refit import refit
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.search.searcher import Trial
 from autoprune.service.spec import JobSpec, Progress
+
+#: Images of the fit split that a refit looks at, where memory allows: deep networks gain from more than statistics need.
+REFIT_IMAGES = 8000
 
 
 def refitted(evaluator: Evaluator, found: Trial, splits: Splits, *, seed: int) -> tuple[fx.GraphModule, Scores] | None:
@@ -24,7 +26,7 @@ def refitted(evaluator: Evaluator, found: Trial, splits: Splits, *, seed: int) -
     problem = evaluator.problem
     plan = problem.plan(found.policy)
     module = evaluator.reconstructed(plan)
-    refit(problem.network, problem.all_groups, plan, module, splits.fit.inputs[:STATISTICS_IMAGES], seed=seed)
+    refit(problem.network, problem.all_groups, plan, module, splits.fit.inputs[:REFIT_IMAGES], seed=seed)
     try:
         scores = evaluator.score(module)
     except NumericalError:

@@ -33,7 +33,7 @@ from autoprune.reconstruction.response import Response, fit
 from autoprune.reconstruction.tail import Tail, gain_and_shift, owed, tail_behind
 
 #: Bytes that the activations of both networks may take; fewer images are used where they do not fit.
-MEMORY_BYTES = 2 * 2**30
+MEMORY_BYTES = 3 * 2**30
 
 #: Bytes that the patches of one layer may take; fewer positions are sampled where they do not fit.
 _PATCH_BYTES = 2**30
