@@ -14,7 +14,7 @@ from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.search.searcher import Trial
 from autoprune.service.spec import JobSpec, Progress
 
-#: Images of the fit split that a refit looks at, where memory allows: deep networks gain from more than statistics need.
+#: Images of the fit split that a refit looks at where memory allows: deep networks gain from many.
 REFIT_IMAGES = 8000
 
 
