@@ -1,9 +1,9 @@
 """ONNX models that hold many fused units side by side, so that one session times them in turn.
 
-A unit stands between a *feed* and a *drain* that cost next to nothing and that a runtime with blocked layouts takes into
-its layout as well, as it does with the neighbours in a network: one pixel per channel goes through a 1x1 max pool and is
-spread over the image (written right before the unit reads it, as the layer before would do), and a max pool that skips
-all but one pixel takes the output. So no copying between layouts comes between, and an addition gets a second operand
+A unit stands between a *feed* and a *drain* that cost next to nothing and that a runtime with blocked layouts takes
+into its layout as well, as it does with the neighbours in a network: one pixel per channel goes through a 1x1 max pool
+and is spread over the image (written right before the unit reads it, as the layer before would do), and a max pool that
+skips all but one pixel takes the output. So no copying between layouts is needed, and an addition gets a second operand
 that can be fused.
 
 Nodes and tensors of unit 7 begin with ``u7.``, what is timed with ``u7.core``; :func:`unit_of_node` finds that again in
@@ -57,8 +57,8 @@ def unit_model(units: Sequence[Unit], *, batch: int = 1) -> UnitModel:
         batch: Images per inference.
 
     Raises:
-        LatencyTableError: A unit cannot be run: no channels, not divisible by its groups, an empty output, or depthwise,
-            pooling and elementwise units whose channels change.
+        LatencyTableError: A unit cannot be run: no channels, not divisible by its groups, an empty output, or a
+            depthwise, pooling or elementwise unit whose channels change.
 
     """
     assert batch >= 1

@@ -1,0 +1,112 @@
+"""Which widths of a unit are measured: few, but all where the times' staircase bends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import LatencyTableError
+from autoprune.latency_tables.interpolation import between, places
+from autoprune.latency_tables.table import ALIGNMENT, ONE_WIDTH
+from autoprune.latency_tables.unit import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class WidthGrid:
+    """The widths of a unit that must be priced: all pairs of `c_in` and `c_out`.
+
+    Attributes:
+        shape: The unit; its own channel counts do not matter.
+        c_in: Channels that enter, rising. Multiples of 8 and the whole layer's width.
+        c_out: Channels that leave, rising; of units of one width (depthwise, pool, elementwise) the same as `c_in`.
+
+    """
+
+    shape: Unit
+    c_in: tuple[int, ...]
+    c_out: tuple[int, ...]
+
+    @property
+    def one_width(self) -> bool:
+        """Whether as many channels leave as enter."""
+        return self.shape.op in ONE_WIDTH
+
+    def units(self, c_in: Sequence[int], c_out: Sequence[int]) -> list[Unit]:
+        """Return the units with all pairs of these widths; `c_out` alone counts for units of one width."""
+        if self.one_width:
+            return [self.shape.with_channels(width, width) for width in c_out]
+        return [self.shape.with_channels(into, out) for into, out in product(c_in, c_out)]
+
+
+def merged_grids(grids: Sequence[WidthGrid]) -> tuple[WidthGrid, ...]:
+    """Return one grid per shape, with the widths of all of them.
+
+    Raises:
+        LatencyTableError: A grid has no widths, or widths below 1.
+
+    """
+    widths: dict[Unit, tuple[set[int], set[int]]] = {}
+    for grid in grids:
+        if not grid.c_in or not grid.c_out or min(*grid.c_in, *grid.c_out) < 1:
+            raise LatencyTableError(f"{grid.shape}: expected widths of at least 1, found {grid.c_in} and {grid.c_out}")
+        c_in, c_out = widths.setdefault(grid.shape.shape, (set(), set()))
+        c_in.update(map(int, grid.c_out if grid.one_width else grid.c_in))
+        c_out.update(map(int, grid.c_out))
+    return tuple(WidthGrid(shape, tuple(sorted(a)), tuple(sorted(b))) for shape, (a, b) in widths.items())
+
+
+def coarse(widths: Sequence[int]) -> list[int]:
+    """Return the first, the middle and the last aligned width, the last of all, and what is not aligned."""
+    aligned = [width for width in widths if width % ALIGNMENT == 0]
+    middle = [aligned[0], aligned[len(aligned) // 2], aligned[-1]] if aligned else []
+    return sorted({*middle, *(width for width in widths if width % ALIGNMENT)})
+
+
+def bends(
+    widths: Sequence[int], times: NDArray[np.float64], knots: Sequence[int], tolerance: float
+) -> list[tuple[int, float]]:
+    """Choose widths to be measured, until straight lines between them are within `tolerance` of all times.
+
+    Each time it is the width that the lines so far miss by most.
+
+    Args:
+        widths: All widths, ``(n,)``, rising.
+        times: Their times for several other sides of the unit, ``(lines, n)``.
+        knots: Widths that are measured anyway.
+        tolerance: Relative error that may be left, as the mean over the lines.
+
+    Returns:
+        Each chosen width, in order, with the relative error there before it was chosen.
+
+    """
+    chosen: list[tuple[int, float]] = []
+    known = np.isin(np.array(widths), np.array(knots))
+    points = np.array(widths, dtype=np.int64)
+    while not known.all():
+        found = places(points[known], points, ALIGNMENT)
+        lines = times[:, known]
+        priced = lines[:, found.lower] + found.share * (lines[:, found.upper] - lines[:, found.lower])
+        errors = np.where(known, 0.0, np.abs(priced / times - 1).mean(axis=0))
+        worst = int(errors.argmax())
+        if errors[worst] <= tolerance:
+            break
+        known[worst] = True
+        chosen.append((int(points[worst]), float(errors[worst])))
+    return chosen
+
+
+def interpolation_errors(
+    grid: WidthGrid, knots: tuple[Sequence[int], Sequence[int]], times: Mapping[Unit, float], units: Sequence[Unit]
+) -> NDArray[np.float64]:
+    """Return relative errors, ``(n,)``, of what a table with these knots says about measured `units`."""
+    rows, columns = (np.array(axis, dtype=np.int64) for axis in knots)
+    table = np.array([[times[grid.shape.with_channels(int(a), int(b))] for b in columns] for a in rows])
+    errors = []
+    for unit in units:
+        down, across = (
+            places(axis, np.array([c]), ALIGNMENT) for axis, c in ((rows, unit.c_in), (columns, unit.c_out))
+        )
+        errors.append(float(between(table, down, across)[0, 0]) / times[unit] - 1)
+    return np.array(errors, dtype=np.float64)
