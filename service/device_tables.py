@@ -48,6 +48,18 @@ def table_id(conditions: Conditions) -> str:
     return f"{conditions.device}.{digest[:12]}"
 
 
+def check_is_of(table: LatencyTable, device: str) -> None:
+    """Make sure that a table is of a device.
+
+    Raises:
+        LatencyTableError: It is of another one.
+
+    """
+    found = table.conditions.device
+    if found != device:
+        raise LatencyTableError(f"expected a table of the device {device!r}, found one of {found!r}")
+
+
 class TableStore:
     """The stored tables. Several threads and processes may use one folder at the same time."""
 

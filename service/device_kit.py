@@ -1,0 +1,158 @@
+"""What a device is asked to measure for a network, and the folder that carries it there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.certificate import file_sha256
+from autoprune.costs.fused_units import FusedUnit, fused_units, structure_key
+from autoprune.costs.sides import Counts
+from autoprune.costs.table_request import MAX_RATIO, aligned_widths, pruned_units, table_request
+from autoprune.errors import ModelError
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
+from autoprune.latency_tables.kit import NETWORKS, RUNNER, WORK, write_runner
+from autoprune.latency_tables.work import WholeNetwork, Work
+from autoprune.network.network import Network
+from autoprune.pruning.plan import Plan
+from autoprune.pruning.surgery import prune
+
+README = "README.txt"
+
+#: Random pruned networks that are measured whole beside the unpruned one.
+RANDOM_NETWORKS = 9
+
+#: Most that a random network loses of its groups on average, and how far single groups are from its average.
+_MOST_RATIO, _SPREAD = 0.7, 0.2
+
+_README = """Latency kit of autoprune for {model}
+
+It measures how long the layers of this network take on a device, at every width that pruning can give them, and some
+pruned networks as a whole to tell how far sums of layers are from the truth. It takes about {minutes:.0f} minutes.
+
+1. Copy this whole folder to the device: a phone (Termux), a Raspberry Pi, a Jetson, a server.
+2. There, with Python 3.11 or newer:   python -m pip install numpy onnxruntime
+3. Close what else runs, plug in power, and start:   python measure.pyz --device my-phone
+   Interrupted? The same command goes on where it stopped. `python measure.pyz --help` lists what can be chosen.
+4. Bring latency-table.json back and run:   autoprune device import latency-table.json
+5. Prune for the device:   autoprune search MODEL --data DATA --budget latency=50% --device my-phone
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KitOptions:
+    """How a device is to measure.
+
+    Attributes:
+        device: Name of the device; None leaves it to the person there.
+        threads: Threads within an operator.
+        time_budget_s: For everything together.
+        networks: Random pruned networks measured whole beside the unpruned one.
+        max_ratio: Most of a group that is removed in the narrowest units.
+        include_residual: Whether residual streams may be pruned too.
+        seed: Of the random networks.
+
+    """
+
+    device: str | None = None
+    threads: int = 1
+    time_budget_s: float = 600.0
+    networks: int = RANDOM_NETWORKS
+    max_ratio: float = MAX_RATIO
+    include_residual: bool = True
+    seed: int = 0
+
+
+def pack_kit(network: Network, model: str, folder: Path, options: KitOptions) -> Work:
+    """Write a kit into `folder`, which exists: runner, work, networks, and what to do with them.
+
+    Args:
+        network: The unpruned network.
+        model: What its user calls it.
+        folder: Where the kit goes; files of an older kit are replaced.
+        options: How to measure.
+
+    Raises:
+        ModelError: Nothing in the network can be pruned.
+        LatencyTableError: The network has a layer that latency tables do not know.
+        OSError: The folder cannot be written.
+
+    """
+    work = device_work(network, folder, options)
+    write_runner(folder / RUNNER)
+    readme = _README.format(model=model, minutes=options.time_budget_s / 60)
+    (folder / README).write_text(readme, encoding="utf-8")
+    (folder / WORK).write_text(work.to_json(), encoding="utf-8")
+    return work
+
+
+def device_work(network: Network, folder: Path, options: KitOptions) -> Work:
+    """Return what is to be measured for `network`; the networks to be measured whole are written into `folder`.
+
+    Errors as of :func:`pack_kit`.
+    """
+    all_groups = find_groups(network)
+    groups = all_groups.prunable(include_residual=options.include_residual)
+    if not groups:
+        raise ModelError("this network has no channel group that may be pruned, so a latency table is of no use for it")
+    units = fused_units(network, all_groups)
+    (folder / NETWORKS).mkdir(exist_ok=True)
+    full = np.array([len(group) for group in groups], dtype=np.int64)
+    plans = [full, *random_widths(groups, options)]
+    return Work(
+        device=options.device,
+        grids=table_request(units, all_groups, max_ratio=options.max_ratio, include_residual=options.include_residual),
+        networks=tuple(
+            _whole_network(network, all_groups, groups, units, kept, folder, f"{index:02d}")
+            for index, kept in enumerate(plans)
+        ),
+        structure=structure_key(units),
+        threads=options.threads,
+        time_budget_s=options.time_budget_s,
+    )
+
+
+def random_widths(groups: Sequence[ChannelGroup], options: KitOptions) -> list[Counts]:
+    """Return aligned kept counts of random networks, each ``(n_groups,)``, from hardly pruned to pruned hard."""
+    rng = np.random.default_rng(options.seed)
+    found = []
+    for index in range(options.networks):
+        ratio = _MOST_RATIO * (index + rng.uniform()) / options.networks
+        ratios = np.clip(ratio + rng.uniform(-_SPREAD, _SPREAD, len(groups)), 0.0, options.max_ratio)
+        kept = []
+        for group, removed in zip(groups, ratios, strict=True):
+            widths = aligned_widths(len(group), options.max_ratio)
+            kept.append(int(widths[np.abs(widths - (1 - removed) * len(group)).argmin()]))
+        found.append(np.array(kept, dtype=np.int64))
+    return found
+
+
+def networks_only(work: Work) -> Work:
+    """Return the same work without units: networks are timed, and no table is made."""
+    return replace(work, grids=(), structure="")
+
+
+def _whole_network(
+    network: Network,
+    all_groups: ChannelGroups,
+    groups: Sequence[ChannelGroup],
+    units: Sequence[FusedUnit],
+    kept: Counts,
+    folder: Path,
+    name: str,
+) -> WholeNetwork:
+    """Export one pruned network; which channels stay does not matter to its time."""
+    plan = Plan(
+        {group.name: tuple(range(count)) for group, count in zip(groups, kept.tolist(), strict=True)},
+        network.fingerprint(),
+    )
+    file = f"{NETWORKS}/{name}.onnx"
+    export_onnx(prune(network, all_groups, plan), folder / file, input_shape=network.input_shape)
+    return WholeNetwork(
+        file,
+        file_sha256(folder / file),
+        tuple(network.input_shape),
+        pruned_units(units, groups, all_groups.n_units, kept),
+    )
