@@ -182,7 +182,7 @@ class TunedEvaluator:
         module, places = self._evaluator.reconstructed(plan), self._places(plan)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                parameter += change[name].view(-1)[places[name]].view(parameter.shape).to(parameter.device)
+                parameter.add_(change[name].view(-1)[places[name]].view(parameter.shape).to(parameter.device))
         return module
 
     def _places(self, plan: Plan) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ def tuned_evaluator(folder: Path, *, steps: int = 3) -> TunedEvaluator:
 
 def run(folder: Path, *, pool: EvaluationPool | None = None, batch: int = 2) -> SearchResult:
     """Search with a journal and checkpoints in `folder`."""
+    folder.mkdir(exist_ok=True)
     evaluator = tuned_evaluator(folder)
     searcher = NetAdapt(evaluator.problem, EVALUATIONS)
     with Journal.open(folder / "journal.sqlite") as journal:
