@@ -49,8 +49,10 @@ class Chain:
         self.room = room
         following = [np.zeros_like(self.costs[-1])]
         for position in reversed(range(len(self.costs) - 1)):
-            least = _cheapest_after(self.links[position], self.costs[position + 1] + following[-1])
-            following.append(np.broadcast_to(least, self.costs[position].shape))
+            rest, link = self.costs[position + 1] + following[-1], self.links[position]
+            following.append(
+                np.full_like(self.costs[position], rest.min(axis=0)) if link is None else _cheapest_after(link, rest)
+            )
         self.following = tuple(reversed(following))
         self.least = np.asarray((self.costs[0] + self.following[0]).min(axis=0), dtype=np.int64)
         # Prices are per share of the room.
@@ -88,7 +90,7 @@ class Chain:
         return np.asarray(cost, dtype=np.int64)
 
     def excess(self, choice: Counts) -> Floats:
-        """Return by which share of its room a choice exceeds each limit, ``(n_limits,)``; none is above 0 if it fits."""
+        """Return by which share of its room a choice exceeds each limit, ``(n_limits,)``; none above 0 if it fits."""
         return np.asarray((self.cost(choice) - self.room) / self.scale)
 
     def priced(self, errors: Sequence[Floats], prices: Floats) -> list[Floats]:
@@ -123,13 +125,11 @@ class Chain:
         return None if link is None else link.priced(prices / self.scale)
 
 
-def _cheapest_after(link: Link | None, rest: Counts) -> Counts:
-    """Return the least cost of all that follows each width, ``(n_widths, n_limits)`` or for all alike.
+def _cheapest_after(link: Link, rest: Counts) -> Counts:
+    """Return the least cost of all that follows each width, ``(n_widths, n_limits)``.
 
     `rest` is that of every width of the next position and all after it, ``(n_next, n_limits)``.
     """
-    if link is None:
-        return np.asarray(rest.min(axis=0))
     least = []
     for limit, (table, cheapest) in enumerate(zip(link.costs, link.least.T, strict=True)):
         best = int(rest[:, limit].argmin())

@@ -24,6 +24,10 @@ _MOST_BOUNDS = 8
 #: Candidates formed at once, about 100 bytes each.
 _MOST_CANDIDATES = 500_000
 
+#: Labels compared with each other in all pairs, and steps of cost at which they are compared with all before.
+_BLOCK, _STEPS = 128, 256
+_EARLIER = np.triu(np.ones((_BLOCK, _BLOCK), dtype=np.bool_), 1)
+
 #: Errors closer than this share of each other count as equal.
 _TOLERANCE = 1e-12
 
@@ -161,7 +165,7 @@ class _Frontiers:
         link = chain.links[position - 1] if position else None
         if link is not None:
             for limit, table in enumerate(link.costs):
-                cost[:, :, limit] += table[labels.width[:, None], widths]
+                cost[:, :, limit] += table[:, widths][labels.width]
         error = labels.error[:, None] + self._errors[position][widths]
         bound = error + cost @ self._rates[0] + tails[0][widths]
         fits = (cost + chain.following[position][widths] <= chain.room).all(axis=2)
@@ -176,7 +180,8 @@ class _Frontiers:
 def _frontier(labels: _Labels, state: Counts) -> NDArray[np.int64]:
     """Return the rows of the labels that are not dominated, by cost; apart for every `state`, ``(n_labels,)``.
 
-    With one limit these are all; with several, one label per cost vector is kept, and bounds do the rest.
+    With one limit these are all; with two, most that are dominated go; with more, one label per cost vector is kept,
+    and bounds do the rest.
     """
     rank = np.unique(labels.error, return_inverse=True)[1]
     order = np.lexsort((rank, *labels.cost.T[::-1], state))
@@ -184,7 +189,34 @@ def _frontier(labels: _Labels, state: Counts) -> NDArray[np.int64]:
     if labels.cost.shape[1] == 1:
         level = rank[order] - state[order] * (len(order) + 1)  # every state starts below the one before
         keep[1:] = level[1:] < np.minimum.accumulate(level)[:-1]
-    else:
-        cost, state = labels.cost[order], state[order]
-        keep[1:] = (state[1:] != state[:-1]) | (cost[1:] != cost[:-1]).any(axis=1)
-    return order[keep]
+        return order[keep]
+    cost, states = labels.cost[order], state[order]
+    keep[1:] = (states[1:] != states[:-1]) | (cost[1:] != cost[:-1]).any(axis=1)
+    order = order[keep]
+    if labels.cost.shape[1] == 2:
+        ends = np.flatnonzero(np.diff(state[order], append=-1)) + 1
+        parts = np.split(order, ends[:-1])
+        order = np.concatenate([part[~_dominated(labels.cost[part, 1], rank[part])] for part in parts])
+    return order
+
+
+def _dominated(cost: Counts, rank: Counts) -> NDArray[np.bool_]:
+    """Tell of which rows one before costs no more and ranks no worse; some such rows may be missed, ``(n,)``."""
+    dominated = np.zeros(len(cost), dtype=np.bool_)
+    if len(cost) <= _BLOCK:
+        return _dominated_within(cost, rank)
+    steps = np.unique(np.quantile(cost, np.linspace(0, 1, _STEPS), method="lower"))
+    reached, passed = np.searchsorted(steps, cost), np.searchsorted(steps, cost, side="right") - 1
+    best = np.full(len(steps), len(cost) + int(rank.max()) + 1)  # least rank of those before that cost at most a step
+    for start in range(0, len(cost), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        dominated[block] = (best[passed[block]] <= rank[block]) | _dominated_within(cost[block], rank[block])
+        np.minimum.at(best, reached[block], rank[block])
+        best = np.minimum.accumulate(best)
+    return dominated
+
+
+def _dominated_within(cost: Counts, rank: Counts) -> NDArray[np.bool_]:
+    """Tell of which rows one before costs no more and ranks no worse, all pairs compared, ``(n,)``."""
+    better = (cost[:, None] <= cost) & (rank[:, None] <= rank)
+    return np.asarray((better & _EARLIER[: len(cost), : len(cost)]).any(axis=0))

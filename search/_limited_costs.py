@@ -4,7 +4,7 @@ A choice is one index into the allowed widths per group, ``(n_groups,)``. All co
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,14 +74,23 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """Where the tables of some pairs of groups begin in `flat`, and the steps from one width to the next in them."""
+class _Among:
+    """Where the tables of pairs of groups begin, and the steps from one width to the next in them, ``(n_pairs,)``."""
 
-    start: Counts  # (n_pairs,)
-    first: Counts  # (n_pairs,), a group
+    start: Counts
+    first: Counts  # a group
     first_step: Counts
-    second: Counts
+    second: Counts  # another
     second_step: Counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beside:
+    """Where the costs of each width of a group beside the first of others are, and the steps to their next ones."""
+
+    start: Counts  # (n_widths, n_others)
+    others: Counts  # (n_others,)
+    step: Counts  # (n_others,)
 
 
 class LimitedCosts:
@@ -120,11 +129,6 @@ class LimitedCosts:
                     row[start : start + cost.pairs[edge].size] = cost.pairs[edge].ravel()
         self._links: dict[tuple[int, int], Link] = {}
 
-    def cost(self, choice: Counts) -> Counts:
-        """Return what a choice costs, ``(n_limits,)``."""
-        own = sum(table[index] for table, index in zip(self.own, choice.tolist(), strict=True))
-        return np.asarray(own + self.between(self.pairs_among(range(len(self.own))), choice), dtype=np.int64)
-
     def link(self, first: int, second: int) -> Link | None:
         """Return what pairs of widths of two groups cost; None where they do not meet."""
         if not self.meets[first, second]:
@@ -136,34 +140,34 @@ class LimitedCosts:
             self._links[first, second] = Link.of(costs if first == g else np.ascontiguousarray(costs.swapaxes(1, 2)))
         return self._links[first, second]
 
-    def pairs_among(self, groups: Sequence[int]) -> _Pairs:
-        """Return the pairs among `groups` that meet."""
+    def among(self, groups: Iterable[int]) -> _Among:
+        """Return where all pairs among `groups` are, for :meth:`between`."""
         inside = set(groups)
-        return self._pairs([edge for edge in self._start if inside.issuperset(edge)])
+        edges = [edge for edge in self._start if inside.issuperset(edge)]
+        rows = [(self._start[g, h], g, self._sizes[h], h, 1) for g, h in edges]
+        return _Among(*np.array(rows, dtype=np.int64).reshape(-1, 5).T)
 
-    def pairs_beside(self, group: int, groups: Sequence[int]) -> _Pairs:
-        """Return the pairs of `group`, the second one of each, with those of `groups` that it meets."""
-        return self._pairs([(other, group) for other in groups if self.meets[other, group]])
-
-    def between(self, pairs: _Pairs, choice: Counts) -> Counts:
+    def between(self, pairs: _Among, choice: Counts) -> Counts:
         """Return what `pairs` cost together, ``(n_limits,)``."""
         at = pairs.start + choice[pairs.first] * pairs.first_step + choice[pairs.second] * pairs.second_step
         return np.asarray(self._flat[:, at].sum(axis=1))
 
-    def beside(self, pairs: _Pairs, choice: Counts, n_widths: int) -> Counts:
-        """Return what each width of the second group of all `pairs` costs beside the first, ``(n_widths, n_limits)``."""
-        at = pairs.start + choice[pairs.first] * pairs.first_step
-        widths = np.arange(n_widths)[:, None] * pairs.second_step
-        return np.asarray(self._flat[:, at + widths].sum(axis=2).T)
+    def beside(self, group: int, groups: Iterable[int]) -> _Beside | None:
+        """Return where the pairs of `group` with each of `groups` are, for :meth:`along`; None if it meets none."""
+        others = [other for other in groups if self.meets[other, group]]
+        if not others:
+            return None
+        widths = np.arange(self._sizes[group])[:, None]
+        edges = [(min(group, other), max(group, other)) for other in others]
+        own_step = np.array([1 if other < group else self._sizes[other] for other in others])
+        step = np.array([self._sizes[group] if other < group else 1 for other in others])
+        start = np.array([self._start[edge] for edge in edges])
+        return _Beside(start + widths * own_step, np.array(others), step)
 
-    def _pairs(self, edges: Sequence[tuple[int, int]]) -> _Pairs:
-        """Return where `edges`, in either order of their groups, are found."""
-        rows = []
-        for first, second in edges:
-            g, h = min(first, second), max(first, second)
-            steps = {g: self._sizes[h], h: 1}
-            rows.append((self._start[g, h], first, steps[first], second, steps[second]))
-        return _Pairs(*np.array(rows, dtype=np.int64).reshape(-1, 5).T)
+    def along(self, pairs: _Beside, choice: Counts) -> Counts:
+        """Return what each width of a group costs beside the others as in `choice`, ``(n_widths, n_limits)``."""
+        at = pairs.start + choice[pairs.others] * pairs.step
+        return np.asarray(self._flat[:, at].sum(axis=2).T)
 
 
 def _tightest(costs: Sequence[PairwiseCost], rooms: Sequence[int]) -> list[int]:

@@ -33,8 +33,8 @@ class Cut:
     def __init__(self, costs: LimitedCosts, held: Sequence[int], order: Sequence[int]) -> None:
         """Find out who meets whom."""
         self.costs, self.held, self.order = costs, tuple(held), tuple(order)
-        self._inside = costs.pairs_among(self.held)
-        self._beside = [costs.pairs_beside(group, self.held) for group in self.order]
+        self._inside = costs.among(self.held)
+        self._beside = [costs.beside(group, self.held) for group in self.order]
         self._links = [costs.link(group, after) for group, after in itertools.pairwise(self.order)]
 
     def n_widths(self, group: int) -> int:
@@ -53,7 +53,7 @@ class Cut:
         own = [costs.own[group] for group in self.order]
         if self.held:
             beside = zip(self._beside, own, strict=True)
-            own = [cost + costs.beside(pairs, choice, len(cost)) for pairs, cost in beside]
+            own = [cost if pairs is None else cost + costs.along(pairs, choice) for pairs, cost in beside]
             if (sum(cost.min(axis=0) for cost in own) > room).any():  # spares most of the work
                 return None
         chain = Chain(own, self._links, room)
