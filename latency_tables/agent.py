@@ -25,7 +25,8 @@ RESULT_VERSION = 1
 _TIMEOUT_S = 60.0
 _MOST_REPLY_BYTES = 64 * 2**20
 _MOST_WAIT_S = 300.0
-_CONFLICT = 409
+#: Answers to a result after which the agent goes on: somebody else was first, or the service does not want it.
+_REFUSED = (409, 413, 422)
 
 
 class ServiceError(AutopruneError):
@@ -121,9 +122,9 @@ class Agent:
         try:
             self._send(f"{self._url}/work/{work_id}/result", document)
         except ServiceError as error:
-            if error.status != _CONFLICT:
+            if error.status not in _REFUSED:
                 raise
-            say(f"{work_id}: another device of this name was first")
+            say(f"{work_id}: the result was refused: {error}")
         else:
             say(f"{work_id}: sent")
         return True

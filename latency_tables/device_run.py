@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-import autoprune
 from autoprune.errors import Cancelled, LatencyTableError
 from autoprune.latency_tables.calibration import LEAST_NETWORKS, fit_calibration
 from autoprune.latency_tables.measure import Latency, measure_side_by_side
@@ -24,6 +23,9 @@ Report = Callable[[str, float], None]
 
 #: Most of the time budget that networks measured whole may take, and most seconds for one of them.
 NETWORK_SHARE, NETWORK_S = 0.25, 10.0
+
+#: Most inferences of one network.
+NETWORK_RUNS = 300
 
 #: Bytes of networks that are loaded at the same time, to be timed in turn.
 SIDE_BY_SIDE_BYTES = 256 * 2**20
@@ -163,6 +165,7 @@ def _latencies(
             input_shape=work.networks[chosen[0]].input_shape,
             batch=work.batch,
             threads=work.threads,
+            repeats=NETWORK_RUNS,
             time_budget_s=time_s * len(chosen) / len(paths),
         )
         found.update({work.networks[index].sha256: latency for index, latency in zip(chosen, measured, strict=True)})
@@ -189,7 +192,7 @@ def _table(work: Work, conditions: Conditions, found: Profile, latencies: Mappin
         "processor": processor_name(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "autoprune": autoprune.__version__,
+        "autoprune": work.made_by,
         "seconds": round(found.seconds, 1),
         "drift": round(found.drift, 4),
         "complete": "yes" if found.complete else "no: the time budget ended first; more time makes a finer grid",
@@ -206,5 +209,5 @@ def _calibration(work: Work, table: LatencyTable, latencies: Mapping[str, Latenc
     networks = [network for network in work.networks if network.units]
     if not work.structure or len(networks) < LEAST_NETWORKS:
         return None
-    measured_us = [1e3 * latencies[network.sha256].median_ms for network in networks]
+    measured_us = [1e3 * latencies[network.sha256].p10_ms for network in networks]  # medians of a busy machine mislead
     return fit_calibration([predicted_us(table, network) for network in networks], measured_us)

@@ -3,7 +3,6 @@
 import zipfile
 from pathlib import Path
 
-import autoprune
 import autoprune.errors
 import autoprune.latency_tables
 
@@ -29,13 +28,13 @@ sys.exit(main())
 _DATE = (2020, 1, 1, 0, 0, 0)
 
 
-def write_runner(path: Path) -> None:
+def write_runner(path: Path, version: str) -> None:
     """Write the runner, a zip file that Python runs: ``python measure.pyz``.
 
-    It holds this package, the error types, and an ``autoprune`` that has nothing but them.
+    It holds this package, the error types, and an ``autoprune`` of this `version` that has nothing but them.
     """
     package = Path(autoprune.latency_tables.__file__).resolve().parent
-    init = f'"""What a device needs of autoprune."""\n\n__version__ = "{autoprune.__version__}"\n'
+    init = f'"""What a device needs of autoprune."""\n\n__version__ = "{version}"\n'
     members = {
         "__main__.py": _MAIN,
         "autoprune/__init__.py": init,

@@ -76,6 +76,7 @@ class Work:
         precision: Of weights and activations.
         graph_options: How far the runtime optimizes.
         time_budget_s: For everything together.
+        made_by: Version of autoprune that asks.
 
     """
 
@@ -88,6 +89,7 @@ class Work:
     precision: str = "fp32"
     graph_options: str = "all"
     time_budget_s: float = 600.0
+    made_by: str = "unknown"
 
     def to_json(self) -> str:
         """Return the text of a file."""
@@ -112,6 +114,7 @@ class Work:
                 "graph_options": self.graph_options,
             },
             "time_budget_s": self.time_budget_s,
+            "made_by": self.made_by,
         }
 
     @classmethod
@@ -135,7 +138,17 @@ class Work:
             raise LatencyTableError(
                 f"work: expected format {FORMAT!r} and version {VERSION}: get a kit and work of the same autoprune"
             )
-        names = ("format", "version", "device", "grids", "networks", "structure", "conditions", "time_budget_s")
+        names = (
+            "format",
+            "version",
+            "device",
+            "grids",
+            "networks",
+            "structure",
+            "conditions",
+            "time_budget_s",
+            "made_by",
+        )
         values = _fields("work", data, names)
         conditions = _fields("conditions", values["conditions"], ("threads", "batch", "precision", "graph_options"))
         if not isinstance(values["grids"], list) or len(values["grids"]) > MOST_GRIDS:
@@ -150,7 +163,7 @@ class Work:
         budget = values["time_budget_s"]
         if not isinstance(budget, int | float) or isinstance(budget, bool) or not 0 < budget <= 1e6:
             raise LatencyTableError(f"work: time_budget_s: expected seconds above 0, found {budget!r}")
-        for name, kinds in (("device", (str, type(None))), ("structure", (str,))):
+        for name, kinds in (("device", (str, type(None))), ("structure", (str,)), ("made_by", (str,))):
             if not isinstance(values[name], kinds):
                 raise LatencyTableError(f"work: {name}: expected a text, found {values[name]!r}")
         return cls(
@@ -159,6 +172,7 @@ class Work:
             tuple(WholeNetwork.from_dict(each) for each in values["networks"]),
             values["structure"],
             time_budget_s=float(budget),
+            made_by=values["made_by"],
             **conditions,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoprune import __version__
 from autoprune.certificate import file_sha256
 from autoprune.costs.fused_units import FusedUnit, fused_units, structure_key
 from autoprune.costs.sides import Counts
@@ -81,7 +82,7 @@ def pack_kit(network: Network, model: str, folder: Path, options: KitOptions) ->
 
     """
     work = device_work(network, folder, options)
-    write_runner(folder / RUNNER)
+    write_runner(folder / RUNNER, __version__)
     readme = _README.format(model=model, minutes=options.time_budget_s / 60)
     (folder / README).write_text(readme, encoding="utf-8")
     (folder / WORK).write_text(work.to_json(), encoding="utf-8")
@@ -111,6 +112,7 @@ def device_work(network: Network, folder: Path, options: KitOptions) -> Work:
         structure=structure_key(units),
         threads=options.threads,
         time_budget_s=options.time_budget_s,
+        made_by=__version__,
     )
 
 

@@ -90,8 +90,18 @@ class DeviceRecords:
             ended = session.scalar(ending.execution_options(synchronize_session=False))
         row = self.work(work_id)
         if ended is None:
-            raise WorkStateError(f"work {work_id} is {row.state} already; nothing is changed")
+            self.check_open(row)
         return row
+
+    def check_open(self, row: DeviceWorkRow) -> None:
+        """Make sure that work waits for its result.
+
+        Raises:
+            WorkStateError: It is done, or has failed.
+
+        """
+        if row.state in (WorkState.DONE, WorkState.FAILED):
+            raise WorkStateError(f"work {row.id} is {row.state} already; nothing is changed")
 
     def work(self, work_id: str, *, device: str | None = None) -> DeviceWorkRow:
         """Return one piece of work, of `device` if that is given.

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from autoprune.errors import AutopruneError
+from autoprune.service.device_records import WorkStateError
 from autoprune.service.failure import kind_of
 from autoprune.service.records import JobStateError, NotFoundError
 from autoprune.service.spec import SpecError, problems_of
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     JobStateError: HTTPStatus.CONFLICT,
+    WorkStateError: HTTPStatus.CONFLICT,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     StorageError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
