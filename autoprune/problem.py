@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from autoprune.costs.budget import Budget, holds
 from autoprune.costs.cost_model import CostModel, cost_model
 from autoprune.costs.latency_cost import latency_cost
-from autoprune.errors import BudgetError, ModelError, SearchError
+from autoprune.costs.quantities import LATENCY, shown
+from autoprune.errors import BudgetError, InfeasibleBudgetError, ModelError, SearchError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.latency_tables.table import ALIGNMENT, LatencyTable
 from autoprune.network.network import Network
@@ -179,7 +180,8 @@ def pruning_problem(
     the criterion may be ``"obs"``.
 
     With `latencies`, the table of a device, latency is a cost and can be limited. Widths are then multiples of 8, and
-    of `round_to`: a runtime takes longer for other widths than for the next wider multiple.
+    of `round_to`: a runtime takes longer for other widths than for the next wider multiple. The limit is lowered by
+    the table's mean error.
 
     Raises:
         LatencyTableError: The table does not know this network, or not well enough.
@@ -206,12 +208,33 @@ def pruning_problem(
     widths = tuple(allowed_widths(len(group), step, max_ratio) for group in chosen)
     if latencies is not None:
         costs = costs.with_latency(latency_cost(network, all_groups, chosen, widths, latencies))
-    limits = budget.resolve(costs.cost(costs.full()), costs.cost([int(width[0]) for width in widths]))
+    smallest = costs.cost([int(width[0]) for width in widths])
+    limits = budget.resolve(costs.cost(costs.full()), smallest)
+    if LATENCY in limits:
+        limits[LATENCY] = _with_margin(limits[LATENCY], costs, smallest[LATENCY])
     order, errors = _orders(network, all_groups, chosen, criterion, statistics, widths)
     fingerprint = model_sha256 or network.fingerprint()
     return PruningProblem(
         network, all_groups, chosen, costs, limits, widths, order, errors, statistics, criterion, fingerprint
     )
+
+
+def _with_margin(limit_ns: int, costs: CostModel, smallest_ns: int) -> int:
+    """Return a limit of latency less the mean error of the table's predictions: what is measured has to hold too.
+
+    Raises:
+        InfeasibleBudgetError: The smallest network is within the limit, but not by that much.
+
+    """
+    assert costs.latency is not None
+    error = costs.latency.calibration.error
+    limit = math.floor(limit_ns * (1 - error))
+    if smallest_ns > limit:
+        raise InfeasibleBudgetError(
+            f"budget latency <= {shown(LATENCY, limit_ns)} is too close to the smallest reachable value, "
+            f"{shown(LATENCY, smallest_ns)}, for a table whose predictions are off by {error:.1%}; allow more"
+        )
+    return limit
 
 
 def _orders(

@@ -72,7 +72,15 @@ Normalization = Annotated[
 Budget = Annotated[
     str,
     typer.Option(
-        help="Hard limits, e.g. macs=50% or macs=40%,params=100k. Quantities: macs, params, bytes.",
+        help="Hard limits, e.g. macs=50% or latency=12ms,params=100k. Quantities: macs, params, bytes, latency.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Device (or latency table file) that a budget of latency speaks of; see autoprune device.",
         rich_help_panel=_SEARCH,
     ),
 ]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from autoprune.costs.quantities import LATENCY, shown
 from autoprune.service._report_html import card, fact, facts, link, name_list, section, table
 from autoprune.service.comparison import (
     QUANTITY_LABELS,
@@ -34,8 +35,10 @@ def cards(result: JobResult) -> str:
     for quantity in dict.fromkeys((*result.limits, "macs", "params")):
         if quantity in result.cost and quantity in best.cost:
             before, after = result.cost[quantity], best.cost[quantity]
-            share = f"{after / before:.1%} of {before:,}" if before else f"unpruned {before:,}"
-            items.append(card(QUANTITY_LABELS.get(quantity, quantity), f"{after:,}", share))
+            of = shown(quantity, before)
+            share = f"{after / before:.1%} of {of}" if before else f"unpruned {of}"
+            label = "predicted latency" if quantity == LATENCY else QUANTITY_LABELS.get(quantity, quantity)
+            items.append(card(label, shown(quantity, after), share))
     timed = latency_ms(best)
     if timed is not None:
         before_ms, after_ms = timed

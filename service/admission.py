@@ -3,6 +3,9 @@
 from autoprune.costs.budget import Budget
 from autoprune.datasets.dataset import parse_normalization
 from autoprune.errors import DatasetError, ModelError
+from autoprune.latency_tables.device_name import check_device
+from autoprune.latency_tables.table import LatencyTable
+from autoprune.service.device_tables import find_table
 from autoprune.service.inputs import check_problem
 from autoprune.service.job_inputs import BUILTIN, model_of, reference_error
 from autoprune.service.records import NotFoundError, Records
@@ -31,7 +34,15 @@ def check_job(spec: JobSpec, records: Records, store: FileStore) -> None:
         if view is not None:
             _check_fit(model, view)
     _check_sizes(spec, dataset, held_out)
-    check_problem(load_stored(model, store.path(model.sha256, model.suffix)), budget, spec)
+    check_problem(load_stored(model, store.path(model.sha256, model.suffix)), budget, spec, _latencies(spec))
+
+
+def _latencies(spec: JobSpec) -> LatencyTable | None:
+    """Find the latency table of a job; a name, never a file of the server."""
+    if spec.device is None:
+        return None
+    check_device(spec.device)
+    return find_table(spec.device)
 
 
 def _dataset(field: str, name: str, records: Records) -> DatasetView:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service import _cli_options as opt
+from autoprune.service._cli_device import device_app
 
 DEFAULT_PORT = 8765
 
@@ -37,6 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A trained CNN and a hard budget in, a smaller certified ONNX network out.",
 )
+
+app.add_typer(device_app, name="device")
 
 
 def main() -> None:
@@ -91,6 +94,7 @@ def search(
     model: opt.Model,
     dataset: opt.Data,
     budget: opt.Budget,
+    device: opt.Device = None,
     weights: opt.Weights = None,
     architecture: opt.Architecture = None,
     num_classes: opt.NumClasses = None,

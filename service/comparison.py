@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from autoprune.costs.quantities import LATENCY
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
 
-QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "file bytes"}
+QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "file bytes", LATENCY: "latency"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.precision import choose_precision, same_ranking
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import find_groups
+from autoprune.latency_tables.table import LatencyTable
 from autoprune.network.batchnorm import measure_batchnorm
 from autoprune.network.memory import keep_freed_memory
 from autoprune.network.network import Network
@@ -32,6 +33,7 @@ from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
 from autoprune.reconstruction.gram import GramStatistics, collect_grams
 from autoprune.reconstruction.orders import OBS
 from autoprune.search.random_search import RandomSearch
+from autoprune.service.device_tables import find_table
 from autoprune.service.spec import JobSpec, Progress
 
 #: Search images when the user leaves the number open: more cost time, fewer make the scores noisy.
@@ -51,6 +53,7 @@ class Inputs:
         precision: ``"fp32"`` or ``"bf16"``, for evaluations.
         normalization: The constants applied to the images, as a user would write them.
         warnings: What the reader of the result should know about the inputs.
+        latencies: The device's latency table; None where latency plays no part.
 
     """
 
@@ -59,6 +62,7 @@ class Inputs:
     precision: str
     normalization: str
     warnings: tuple[str, ...]
+    latencies: LatencyTable | None = None
 
 
 def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
@@ -78,7 +82,8 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         input_shape=spec.input_shape,
     )
     fingerprint = network.fingerprint()
-    check_problem(network, budget, spec)
+    latencies = None if spec.device is None else find_table(spec.device)
+    check_problem(network, budget, spec, latencies)
 
     def decoded(done: int, total: int) -> None:
         report(Progress(stage="load", done=done, total=total, message="images decoded", policy=None))
@@ -104,6 +109,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         include_residual=spec.include_residual,
         groups=groups,
         statistics=statistics,
+        latencies=latencies,
         model_sha256=fingerprint,
         opset=spec.opset,
     )
@@ -112,7 +118,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
     if spec.precision == "auto" and precision == "bf16" and not ranks_alike(problem, splits.for_search()):
         warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
         precision = "fp32"
-    return Inputs(problem, splits, precision, str(normalization), tuple(warnings))
+    return Inputs(problem, splits, precision, str(normalization), tuple(warnings), latencies)
 
 
 def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4) -> bool:
@@ -126,7 +132,7 @@ def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4)
     return same_ranking(*scores)
 
 
-def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:
+def check_problem(network: Network, budget: Budget, spec: JobSpec, latencies: LatencyTable | None) -> None:
     """Refuse what needs no data to be refused: an infeasible budget, nothing to prune, an unknown criterion.
 
     Raises:
@@ -140,6 +146,7 @@ def check_problem(network: Network, budget: Budget, spec: JobSpec) -> None:
         round_to=spec.round_to,
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
+        latencies=latencies,
         opset=spec.opset,
     )
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from torch import fx
 
 from autoprune.certificate import Certificate, file_sha256, versions
+from autoprune.costs.budget import Budget
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
+from autoprune.service.latency_check import latency_limit, measured_here, share_of_limit
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
 from autoprune.service.spec import JobSpec
 
@@ -167,6 +169,16 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def _latency_budget(spec: JobSpec, inputs: Inputs, unpruned: Latency, pruned: Latency) -> dict[str, object]:
+    """Say which table the latency was predicted from, and whether this machine could check its budget."""
+    table, limit = inputs.latencies, latency_limit(Budget.parse(spec.budget))
+    if table is None:
+        return {}
+    here = measured_here(table)
+    facts: dict[str, object] = {"device": table.conditions.device, "table": table.sha256, "measured_on_device": here}
+    return facts if limit is None or not here else {**facts, "share_of_limit": share_of_limit(limit, unpruned, pruned)}
+
+
 def _certificate(
     finalist: Finalist, spec: JobSpec, inputs: Inputs, unpruned: Latency, latency: Latency
 ) -> dict[str, object]:
@@ -185,6 +197,7 @@ def _certificate(
         parity_images=finalist.parity_images,
         masked_error=finalist.masked_error,
         latency={
+            **_latency_budget(spec, inputs, unpruned, latency),
             "pruned": latency.to_dict(),
             "unpruned": unpruned.to_dict(),
             "speedup": unpruned.p10_ms / latency.p10_ms,  # medians of a busy machine differ up to sevenfold, p10 hardly

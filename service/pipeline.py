@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoprune.certificate import export_checked
+from autoprune.costs.budget import Budget
+from autoprune.costs.quantities import QUANTITIES
 from autoprune.errors import ExportError
 from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
 from autoprune.formats.weights import save_weights
@@ -27,6 +29,7 @@ from autoprune.search.searcher import Searcher
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
+from autoprune.service.latency_check import LatencyCheck, latency_limit, measured_here
 from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
 from autoprune.service.report import write_report
@@ -94,16 +97,19 @@ def run_job(
     )
     with Journal.open(directory / JOURNAL) as journal, _pool(job) as pool:
         found = {name: _search(job, name, journal, pool) for name in spec.policies}
-    finalists = [_finalist(job, name, result) for name, result in found.items()]
+    check = _latency_check(job, unpruned)
+    finalists = [_finalist(job, name, result, check) for name, result in found.items()]
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
-    base, *latencies = measure_side_by_side(files, input_shape=network.input_shape)
+    threads = 1 if inputs.latencies is None else inputs.latencies.conditions.threads
+    base, *latencies = measure_side_by_side(files, input_shape=network.input_shape, threads=threads)
     job.say("report", 0, len(finalists) + 1, "scoring on the report split")
     score = scorer(inputs.splits.report, network.module)
     outcomes: list[PolicyOutcome] = []
     for finalist, latency in zip(finalists, latencies, strict=True):
         job.say("report", len(outcomes) + 1, len(finalists) + 1, "scoring on the report split", finalist.policy)
-        outcomes.append(policy_outcome(finalist, spec, inputs, unpruned=base, latency=latency, score=score))
+        pair = (base, latency) if check is None else check.confirmed(finalist.onnx, base, latency)
+        outcomes.append(policy_outcome(finalist, spec, inputs, unpruned=pair[0], latency=pair[1], score=score))
     warnings = [
         f"policy {each.policy!r}: the equations of {', '.join(each.unsolved)} are singular; their weights stay"
         for each in finalists
@@ -170,10 +176,21 @@ def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> S
     )
 
 
-def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
+def _latency_check(job: _Job, unpruned: Path) -> LatencyCheck | None:
+    """Return what times candidates whole; None where latency is not limited, or not this machine's."""
+    table, limit = job.inputs.latencies, latency_limit(Budget.parse(job.spec.budget))
+    if table is None or limit is None or not measured_here(table):
+        return None
+    return LatencyCheck(limit, unpruned, job.evaluator, table.conditions.threads)
+
+
+def _finalist(job: _Job, policy: str, found: SearchResult, check: LatencyCheck | None) -> Finalist:
     """Recover a policy's winner, export it, and check the file."""
     spec, inputs = job.spec, job.inputs
     problem, splits = inputs.problem, inputs.splits
+    if check is not None:
+        job.say("measure", 0, 1, "latency of the candidates that come first", policy)
+        found = replace(found, best=check.first_that_holds(found, policy))
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
     better = None
@@ -204,12 +221,15 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         folder / FILES["onnx"],
         input_shape=problem.network.input_shape,
         images=images,
-        limits=problem.limits,
+        limits={quantity: most for quantity, most in problem.limits.items() if quantity in QUANTITIES},
         opset=spec.opset,
     )
-    predicted = problem.cost(found.best.kept)["macs"]
-    if cost["macs"] != predicted:  # parameters may differ by what older operator sets write out as constants
-        raise ExportError(f"policy {policy!r}: the exported file has {cost['macs']:,} MACs, its plan {predicted:,}")
+    predicted = problem.cost(found.best.kept)
+    if cost["macs"] != predicted["macs"]:  # parameters may differ by what older operator sets write out as constants
+        raise ExportError(
+            f"policy {policy!r}: the exported file has {cost['macs']:,} MACs, its plan {predicted['macs']:,}"
+        )
+    cost |= {quantity: value for quantity, value in predicted.items() if quantity not in QUANTITIES}
     return Finalist(
         policy=policy,
         folder=folder,

@@ -108,8 +108,15 @@ class JobSpec(BaseModel):
         examples=[EXAMPLE_DATASET_ID],
     )
     budget: _Text = Field(
-        description="Hard limits: quantity=amount, joined by commas; quantities are macs, params and bytes.",
-        examples=["macs=50%", "macs=40%,params=100k", "bytes=1MB"],
+        description="Hard limits: quantity=amount, joined by commas; quantities are macs, params, bytes and, on a "
+        "device with a latency table, latency.",
+        examples=["macs=50%", "macs=40%,params=100k", "bytes=1MB", "latency=12ms"],
+    )
+    device: _Text | None = Field(
+        default=None,
+        description="Device whose latency table prices candidates; needed for a budget of latency. Command line: or "
+        "the table's file.",
+        examples=["pixel-7"],
     )
     policies: tuple[_Text, ...] = Field(
         default=("uniform", "sensitivity", "exact"),

@@ -1,0 +1,126 @@
+"""Candidates timed whole on this machine: a budget of latency holds as measured, not only as predicted."""
+
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.costs.budget import Budget, Limit
+from autoprune.costs.quantities import LATENCY, NS_PER_MS
+from autoprune.errors import ExportError
+from autoprune.evaluation.evaluator import Evaluator
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.latency_tables.measure import Latency, measure_side_by_side
+from autoprune.latency_tables.session import RUNTIME, processor_name
+from autoprune.latency_tables.table import LatencyTable
+from autoprune.search.driver import SearchResult
+from autoprune.search.searcher import Trial
+
+#: Candidates of one search that are timed at most.
+MOST_TIMED = 5
+
+#: By how much a candidate has to be faster than the limit, so that the next measurement still holds it.
+NOISE = 0.01
+
+#: How often a finished file is timed again that was too slow: the machine may have been busy.
+MOST_AGAIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyCheck:
+    """Times candidates beside the unpruned network.
+
+    Attributes:
+        limit: Of latency, as the user gave it.
+        unpruned: ONNX file of the unpruned network.
+        evaluator: Builds the candidates.
+        threads: Of onnxruntime.
+
+    """
+
+    limit: Limit
+    unpruned: Path
+    evaluator: Evaluator
+    threads: int
+
+    def first_that_holds(self, found: SearchResult, policy: str) -> Trial:
+        """Return the best trial of a search whose network holds the limit when it is timed whole.
+
+        After one that does not, only trials are timed that are predicted to be faster by as much as it was too slow.
+
+        Raises:
+            ExportError: None of the first ones holds; says by how much the last one was too slow.
+
+        """
+        competing = [trial for trial in found.trials if trial.competes]
+        ranked = sorted(competing, key=lambda trial: (-trial.objective, trial.scores.regret, trial.number))
+        ranked = [found.best, *(trial for trial in ranked if trial is not found.best)]
+        most, excess = float("inf"), 1.0
+        for _ in range(MOST_TIMED):
+            trial = next((trial for trial in ranked if trial.cost[LATENCY] <= most), None)
+            if trial is None:
+                break
+            excess = self.excess(trial)
+            if excess <= 1 - NOISE:
+                return trial
+            most = trial.cost[LATENCY] / excess
+        raise ExportError(
+            f"policy {policy!r}: the candidates timed whole took {excess:.1%} of what the budget allows, though the "
+            "table predicted that they hold it; measure the table again on a quiet machine, or ask for more evaluations"
+        )
+
+    def confirmed(self, onnx: Path, unpruned: Latency, pruned: Latency) -> tuple[Latency, Latency]:
+        """Return the latencies of the unpruned network and of a finished file, measured again if it was too slow.
+
+        Raises:
+            ExportError: The file breaks the limit each time.
+
+        """
+        for _ in range(MOST_AGAIN):
+            if share_of_limit(self.limit, unpruned, pruned) <= 1:
+                break
+            unpruned, pruned = self._timed(onnx)
+        share = share_of_limit(self.limit, unpruned, pruned)
+        if share > 1:
+            raise ExportError(
+                f"{onnx} breaks the budget {self.limit}: {pruned.p10_ms:.4g} ms against {unpruned.p10_ms:.4g} ms "
+                f"unpruned, {share:.1%} of what is allowed; it must not be used"
+            )
+        return unpruned, pruned
+
+    def excess(self, trial: Trial) -> float:
+        """Return the measured latency of a trial's network as a share of the limit."""
+        problem = self.evaluator.problem
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "candidate.onnx"
+            module = self.evaluator.candidate(problem.plan(trial.policy))
+            export_onnx(module, path, input_shape=problem.network.input_shape)
+            return share_of_limit(self.limit, *self._timed(path))
+
+    def _timed(self, path: Path) -> tuple[Latency, Latency]:
+        """Time the unpruned network and another file in turn."""
+        unpruned, pruned = measure_side_by_side(
+            [self.unpruned, path], input_shape=self.evaluator.problem.network.input_shape, threads=self.threads
+        )
+        return unpruned, pruned
+
+
+def measured_here(table: LatencyTable) -> bool:
+    """Tell whether a table is of this machine's processor and runtime, so that this machine can check it."""
+    conditions = table.conditions
+    here = (platform.machine(), RUNTIME, processor_name())
+    return (conditions.machine, conditions.runtime, table.provenance.get("processor")) == here
+
+
+def latency_limit(budget: Budget) -> Limit | None:
+    """Return the budget's limit of latency, or None."""
+    return next((limit for limit in budget.limits if limit.quantity == LATENCY), None)
+
+
+def share_of_limit(limit: Limit, unpruned: Latency, pruned: Latency) -> float:
+    """Return a measured latency as a share of what `limit` allows.
+
+    10th percentiles, which other work on the machine hardly disturbs; both files were timed in turn.
+    """
+    allowed_ms = limit.value * unpruned.p10_ms if limit.relative else limit.value / NS_PER_MS
+    return pruned.p10_ms / allowed_ms
