@@ -14,6 +14,7 @@ from autoprune.search._descent import Descent, Schedule, narrower, schedule_for
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.journal import Journal
 from autoprune.search.netadapt import FRAME, NetAdapt, Rule
+from autoprune.search.screening import Screening
 from autoprune.search.searcher import Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from tests.search.small_problems import WIDTHS, FormulaEvaluator, small_problem
@@ -254,3 +255,21 @@ def test_a_warm_start_leaves_the_path_alone() -> None:
     with Journal("sqlite://") as journal:
         warm = run_search(problem, FormulaEvaluator(problem, [1, 3, 9]), searcher, evaluations=61, journal=journal)
     assert [trial.kept for trial in warm.path] == [trial.kept for trial in search(problem).path]
+
+
+@pytest.mark.parametrize("evaluations", [6, 12, 40])
+def test_proposals_that_were_screened_out_are_not_accepted(evaluations: int) -> None:
+    problem = small_problem("macs=80%")  # within reach of one group: many proposals compete
+    with Journal("sqlite://") as journal:
+        result = run_search(
+            problem,
+            FormulaEvaluator(problem, [1, 3, 9], noise=0.01),
+            NetAdapt(problem, evaluations),
+            evaluations=evaluations,
+            journal=journal,
+            batch=8,
+            screening=Screening(10, audit=2),
+        )
+    assert not any(trial.screened_out for trial in result.path)
+    assert result.path[-1] == result.best
+    assert problem.fits(result.best.kept)
