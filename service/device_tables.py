@@ -162,7 +162,8 @@ def find_table(
         if precision in (None, each.table.conditions.precision) and threads in (None, each.table.conditions.threads)
     ]
     if not fitting:
-        have = "; ".join(f"{c.precision}, {c.threads} threads" for c in (each.table.conditions for each in found))
+        known = {(each.table.conditions.precision, each.table.conditions.threads) for each in found}
+        have = "; ".join(f"{kind}, {count} threads" for kind, count in sorted(known))
         raise LatencyTableError(
             f"device {name}: expected a table of {precision or 'any precision'} and {threads or 'any number of'} "
             f"threads, found {have}: measure one with these settings"
