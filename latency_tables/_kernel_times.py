@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables.session import RUNTIME_ERRORS, first_line, open_session
 from autoprune.latency_tables.unit import Unit
-from autoprune.latency_tables.unit_onnx import UnitModel, unit_model, unit_of_node
+from autoprune.latency_tables.unit_onnx import UnitModel, place_of, unit_model
 
 #: Runs before the first that counts: they fill caches and the runtime's memory arena.
 WARMUP = 2
@@ -47,8 +47,8 @@ def kernel_times_us(
         events = json.loads(path.read_bytes())
     runs = list(times_of_runs(events, len(units)))[WARMUP:]
     times = np.array(runs, dtype=np.float64)
-    for unit, never in zip(units, (times <= 0).any(axis=0), strict=True):
-        if never:
+    for unit, shortest_us in zip(units, times.min(axis=0).tolist(), strict=True):
+        if shortest_us <= 0:
             raise LatencyTableError(f"{unit}: onnxruntime ran no kernel for this unit")
     return times
 
@@ -56,26 +56,33 @@ def kernel_times_us(
 def times_of_runs(events: Iterable[Mapping[str, Any]], n_units: int) -> Iterable[NDArray[np.float64]]:
     """Add up the kernels of each unit, run by run, ``(n_units,)`` microseconds each.
 
+    A kernel without a name of ours (parts of an operator that was expanded) belongs to the unit that runs at the time.
     What copies between layouts in the middle of a unit belongs to it; what does so before or behind it does not.
     Durations are whole microseconds, rounded down: every kernel gets half a microsecond more.
     """
     times = np.zeros(n_units)
-    current, between = None, 0.0
+    running: int | None = None
+    begun, copying = False, 0.0
     for event in events:
         name = str(event.get("name", ""))
         if name == "model_run":
             yield times
-            times, current = np.zeros(n_units), None
-        elif name.endswith(_KERNEL):
-            duration = float(event["dur"]) + 0.5
-            unit = unit_of_node(name)
-            if unit is not None:
-                times[unit] += duration + (between if unit == current else 0.0)
-                current, between = unit, 0.0
-            elif "Reorder" in name or "Transpose" in name:
-                between += duration
-            else:
-                current = None
+            times, running = np.zeros(n_units), None
+        if not name.endswith(_KERNEL):
+            continue
+        duration = float(event["dur"]) + 0.5
+        place = place_of(name)
+        if place is None and ("Reorder" in name or "Transpose" in name):
+            copying += duration
+            continue
+        if place is not None and place[0] != running:
+            running, begun = place[0], False
+        if place is not None and place[1] != "core":
+            begun, running = False, None if place[1] == "drain" else running
+        elif running is not None:
+            times[running] += duration + (copying if begun else 0.0)
+            begun = True
+        copying = 0.0
 
 
 def quantiles_us(times: NDArray[np.float64], shares: Sequence[float]) -> list[float]:

@@ -24,7 +24,14 @@ from autoprune.latency_tables._profile_state import ProfileState
 from autoprune.latency_tables.session import RUNTIME, processor_name
 from autoprune.latency_tables.table import Timing
 from autoprune.latency_tables.unit import Unit
-from autoprune.latency_tables.width_grid import WidthGrid, bends, coarse, interpolation_errors, merged_grids
+from autoprune.latency_tables.width_grid import (
+    WidthGrid,
+    bends,
+    coarse,
+    interpolation_errors,
+    merged_grids,
+    sticking_out,
+)
 
 __all__ = ["Profile", "Progress", "WidthGrid", "profile", "profile_units"]
 
@@ -37,7 +44,10 @@ TOLERANCE = 0.03
 #: Random pairs of widths per shape that show the error between the lines, and rounds of closing gaps they reveal.
 CHECKS, CHECK_ROUNDS = 10, 4
 
-#: Seconds that one more unit costs besides its own kernel, for weighing what to measure next.
+#: How often units are measured again that took longer than wider ones.
+DOUBT_ROUNDS = 2
+
+#: Microseconds that one more unit costs besides its own kernel, for weighing what to measure next.
 _OVERHEAD_US = 100.0
 
 
@@ -176,9 +186,10 @@ class _Run:
         self._knots = {grid.shape: axes for grid, axes in first.items()}
         if not bench.measure(stairs):
             return False
-        complete = self._refine(bench) and self._check(bench)
+        self._measure_doubtful(bench)
+        complete = self._refine(bench) and self._measure_doubtful(bench) and self._check(bench)
         bench.repeat_drifted()
-        return complete
+        return complete and self._measure_doubtful(bench)
 
     def result(self, bench: Bench, complete: bool, seconds: float) -> Profile:
         """Return what was measured; of an unfinished coarse grid nothing."""
@@ -190,6 +201,18 @@ class _Run:
         shapes = {grid.shape for grid in self._grids}
         checks = {u: t for u, t in bench.state.timings.items() if u not in timings and u.shape in shapes}
         return Profile(timings, checks, dict(self._errors), bench.drift, seconds, complete)
+
+    def _measure_doubtful(self, bench: Bench) -> bool:
+        """Measure units again that took longer than wider ones, and once more those that still do."""
+        shapes = {grid.shape for grid in self._grids}
+        for _ in range(DOUBT_ROUNDS):
+            times = {unit: t.median_us for unit, t in bench.state.timings.items() if unit.shape in shapes}
+            doubtful = sticking_out(times, self._tolerance)
+            if not doubtful:
+                break
+            if not bench.measure_again(doubtful):
+                return False
+        return True
 
     def _refine(self, bench: Bench) -> bool:
         """Measure the lines at which staircases bend, those first that gain most for their time."""

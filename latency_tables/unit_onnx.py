@@ -6,8 +6,8 @@ and is spread over the image (written right before the unit reads it, as the lay
 skips all but one pixel takes the output. So no copying between layouts is needed, and an addition gets a second operand
 that can be fused.
 
-Nodes and tensors of unit 7 begin with ``u7.``, what is timed with ``u7.core``; :func:`unit_of_node` finds that again in
-the names that onnxruntime gives to fused nodes. Values are of no concern: they are small, finite and not zero.
+Nodes and tensors of unit 7 begin with ``u7.``, what is timed with ``u7.core``; :func:`place_of` finds that again in the
+names that onnxruntime gives to fused nodes. Values are of no concern: they are small, finite and not zero.
 """
 
 import math
@@ -28,7 +28,7 @@ OPSET, IR_VERSION = 17, 8
 #: Numbers that weights are cut from; its length is prime, so that no two weights of a model are alike.
 _NUMBERS = np.random.default_rng(0).uniform(0.001, 0.01, 100_003).astype(np.float32)
 
-_CORE = re.compile(r"u(\d+)\.core(?![A-Za-z])")
+_PLACE = re.compile(r"(?<![A-Za-z0-9])u(\d+)\.(feed|operand|core|drain)(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,16 @@ def unit_model(units: Sequence[Unit], *, batch: int = 1) -> UnitModel:
     return UnitModel(data, graph.feeds, tuple(units))
 
 
-def unit_of_node(name: str) -> int | None:
-    """Return which unit a node or tensor of an optimised model belongs to, None if it is none's core."""
-    found = _CORE.search(name)
-    return int(found[1]) if found else None
+def place_of(name: str) -> tuple[int, str] | None:
+    """Return the unit that a node of an optimised model belongs to, and its part: feed, operand, core or drain.
+
+    None for nodes whose names the runtime made up.
+    """
+    found = _PLACE.search(name)
+    return (int(found[1]), found[2]) if found else None
 
 
-def weight_bytes(unit: Unit) -> int:
+def working_bytes(unit: Unit) -> int:
     """Return the bytes of a unit's weights and of the tensors it reads and writes, for one image."""
     rows, columns = unit.output_hw
     out = unit.c_out * rows * columns * (2 if unit.add else 1)

@@ -75,7 +75,7 @@ def bends(
         widths: All widths, ``(n,)``, rising.
         times: Their times for several other sides of the unit, ``(lines, n)``.
         knots: Widths that are measured anyway.
-        tolerance: Relative error that may be left, as the mean over the lines.
+        tolerance: Relative error that may be left, as the mean over the lines with its sign: where lines bend both.
 
     Returns:
         Each chosen width, in order, with the relative error there before it was chosen.
@@ -88,13 +88,31 @@ def bends(
         found = places(points[known], points, ALIGNMENT)
         lines = times[:, known]
         priced = lines[:, found.lower] + found.share * (lines[:, found.upper] - lines[:, found.lower])
-        errors = np.where(known, 0.0, np.abs(priced / times - 1).mean(axis=0))
+        errors = np.where(known, 0.0, np.abs((priced / times - 1).mean(axis=0)))
         worst = int(errors.argmax())
         if errors[worst] <= tolerance:
             break
         known[worst] = True
         chosen.append((int(points[worst]), float(errors[worst])))
     return chosen
+
+
+def sticking_out(times: Mapping[Unit, float], tolerance: float) -> list[Unit]:
+    """Return units that took longer than a wider unit of their shape did, by more than `tolerance`.
+
+    No kernel is faster for being wider; other work took the processor away while these were timed.
+    """
+    shapes: dict[Unit, list[Unit]] = {}
+    for unit in times:
+        shapes.setdefault(unit.shape, []).append(unit)
+    found = []
+    for units in shapes.values():
+        c_in, c_out, took = np.array([(unit.c_in, unit.c_out, times[unit]) for unit in units]).T
+        for index, unit in enumerate(units):
+            wider = (c_in >= unit.c_in) & (c_out >= unit.c_out)
+            if took[index] > (1 + tolerance) * took[wider].min():
+                found.append(unit)
+    return found
 
 
 def interpolation_errors(
