@@ -197,7 +197,8 @@ def test_sessions_whose_reference_drifted_are_measured_again(monkeypatch: pytest
 def test_copies_between_layouts_belong_to_a_unit_only_in_its_middle() -> None:
     run = [
         ("ReorderInput_1", 50), ("u0.feed.pool", 50), ("u0.feed.spread", 50), ("ReorderInput_2", 50),
-        ("u0.core.out", 10), ("ReorderOutput_3", 3), ("u0.core.act", 5), ("ReorderInput_4", 50), ("u0.drain", 50), ("ReorderOutput_5", 50),
+        ("u0.core.out", 10), ("ReorderOutput_3", 3), ("u0.core.act", 5),
+        ("ReorderInput_4", 50), ("u0.drain", 50), ("ReorderOutput_5", 50),
         ("u1.feed.spread", 50), ("HardSigmoid_7", 4), ("Mul_8", 2), ("u1.drain", 50), ("u2.core", 9),
     ]  # fmt: skip
     events = [{"name": f"{name}_kernel_time", "dur": duration} for name, duration in run]
