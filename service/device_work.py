@@ -5,7 +5,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from autoprune.service.device_records import DeviceRecords
 from autoprune.service.device_tables import TableStore, check_is_of
 from autoprune.service.records import NotFoundError
 from autoprune.service.store import FileStore
-from autoprune.service.tables import DeviceWorkRow, Json, WorkState
+from autoprune.service.tables import DeviceWorkRow, Json, WorkState, now
 
 ONNX = ".onnx"
 MOST_RESULT_BYTES = 64 * 2**20
@@ -100,6 +100,44 @@ def wait_for_latencies(
                 f"'python measure.pyz --poll URL --device {row.device}'?"
             )
         time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTimer:
+    """Times ONNX files on a device that polls, as :func:`measure_side_by_side` does on this machine.
+
+    Attributes:
+        devices: Where the work is queued.
+        store: Where the files are kept for the device.
+        device: Its name.
+        timeout_s: How long a result is waited for.
+        should_stop: Asked meanwhile.
+
+    """
+
+    devices: DeviceRecords
+    store: FileStore
+    device: str
+    timeout_s: float = 1800.0
+    should_stop: Callable[[], bool] = lambda: False
+
+    def __call__(self, paths: Sequence[Path], *, input_shape: Shape, threads: int = 1) -> list[Latency]:
+        """Return one measurement per file, in the order of `paths`; the same file may be there several times.
+
+        Raises:
+            LatencyTableError: No result came in time, or the device could not measure.
+            StorageError: The files cannot be stored.
+            Cancelled: `should_stop` said so.
+
+        """
+        row = queue_files(self.devices, self.store, self.device, paths, input_shape=input_shape, threads=threads)
+        return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
+
+
+def is_polling(devices: DeviceRecords, device: str, *, within_s: float = 900.0) -> bool:
+    """Tell whether a device has asked for work lately, so that it can be expected to ask again."""
+    seen = next((row.seen_at for row in devices.all() if row.name == device), None)
+    return seen is not None and (now() - seen).total_seconds() <= within_s
 
 
 def stored_file(devices: DeviceRecords, store: FileStore, device: str, sha256: str) -> Path:

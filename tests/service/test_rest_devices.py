@@ -17,7 +17,7 @@ from autoprune.latency_tables.runner import main
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.device_records import MOST_ATTEMPTS, DeviceRecords, WorkStateError
 from autoprune.service.device_tables import find_table, table_id
-from autoprune.service.device_work import queue_files, wait_for_latencies
+from autoprune.service.device_work import DeviceTimer, is_polling, queue_files, wait_for_latencies
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.settings import Settings
 from autoprune.service.store import FileStore
@@ -134,11 +134,18 @@ def test_finalists_are_timed_on_the_device(live: Live, devices: DeviceRecords, t
     thread.start()
     try:
         small, large = wait_for_latencies(devices, row.id, timeout_s=60)
+        timer = DeviceTimer(devices, store, "agent-2", timeout_s=60)
+        again = timer([*files, files[0]], input_shape=(3, 32, 32))
+        assert is_polling(devices, "agent-2")
+        assert not is_polling(devices, "agent-2", within_s=-1)
+        assert not is_polling(devices, "unheard-of")
     finally:
         stop.set()
         thread.join()
     assert isinstance(small, Latency)
     assert large.p10_ms > 2 * small.p10_ms
+    assert again[1].p10_ms > 2 * again[0].p10_ms
+    assert again[0] == again[2]
 
 
 def send(live: Live, device: str, work_id: str, document: dict[str, Any]) -> httpx.Response:
