@@ -1,0 +1,184 @@
+"""Latency tables against whole networks: the tables in results/latency.md.
+
+    python benchmarks/latency.py                      # all sections, about an hour on a quiet machine
+    python benchmarks/latency.py --section lookups
+
+Needs no data: latency does not depend on weights. Everything runs on one thread, in fp32, at batch 1.
+
+* prediction: a table per network, then 20 random aligned plans, predicted and timed whole, in turn.
+* speedup: MobileNetV1 within half of its latency, beside a network of as many MACs with widths of any kind.
+* lookups: how long it takes to price plans.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.costs.budget import Budget
+from autoprune.costs.quantities import LATENCY, NS_PER_MS
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.latency_tables.device_run import measure_work
+from autoprune.latency_tables.measure import Latency, measure_side_by_side
+from autoprune.latency_tables.table import LatencyTable
+from autoprune.network.network import Network
+from autoprune.problem import Counts, PruningProblem, pruning_problem
+from autoprune.pruning.surgery import prune
+from autoprune.search.uniform import uniform_policy
+from autoprune.service.device_kit import KitOptions, device_work
+from autoprune.zoo.registry import build
+
+NETWORKS = ("resnet56_cifar", "mobilenet_v1", "mobilenet_v2")
+PLANS = 20
+
+
+def main() -> None:
+    """Run the sections asked for and write their tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", action="append", choices=SECTIONS, default=[])
+    parser.add_argument("--network", action="append", choices=NETWORKS, default=[])
+    parser.add_argument("--tables", type=Path, default=Path("runs/benchmark-latency"), help="folder that keeps tables")
+    parser.add_argument("--minutes", type=float, default=9.0, help="to measure one table")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    for section in arguments.section or SECTIONS:
+        text = "\n".join(SECTIONS[section](arguments)) + "\n"
+        (results / f"latency-{section}.md").write_text(text, encoding="utf-8")
+        print(text, flush=True)  # noqa: T201 - a script's result
+
+
+def prediction(arguments: argparse.Namespace) -> list[str]:
+    """Mean absolute error of predicted against measured latency of random aligned plans."""
+    lines = [
+        f"# Predicted against measured latency, {PLANS} random plans each (multiples of 8)",
+        "",
+        "| network | table: units, measured in | error the table states | error found | worst | MACs left |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in arguments.network or NETWORKS:
+        network = build(name)
+        table, seconds = _table(arguments, name, network)
+        problem = pruning_problem(network, Budget.parse("macs=99.9%"), latencies=table, criterion="l2")
+        kept = _random_plans(problem, arguments.seed)
+        predicted = np.array([problem.cost(each)[LATENCY] for each in kept]) / NS_PER_MS
+        measured = np.array([each.p10_ms for each in _timed(problem, kept)])
+        macs = [problem.cost(each)["macs"] / problem.cost(problem.costs.full())["macs"] for each in kept]
+        errors = np.abs(predicted / measured - 1)
+        stated = next(iter(table.calibrations.values()))
+        lines.append(
+            f"| {name} | {len(table.entries)}, {seconds / 60:.1f} min | {stated.error:.1%} | {errors.mean():.1%} "
+            f"| {errors.max():.1%} | {min(macs):.0%} to {max(macs):.0%} |"
+        )
+    return lines
+
+
+def speedup(arguments: argparse.Namespace) -> list[str]:
+    """A network within half of the latency, and one of as many MACs that ignores blocks of channels."""
+    network = build("mobilenet_v1")
+    table, _ = _table(arguments, "mobilenet_v1", network)
+    aligned = pruning_problem(network, Budget.parse("latency=50%"), latencies=table, criterion="l2")
+    kept = aligned.kept(uniform_policy(aligned))
+    cost, full = aligned.cost(kept), aligned.cost(aligned.costs.full())
+    unaligned = pruning_problem(network, Budget.parse(f"macs={cost['macs']}"), criterion="l2")
+    loose = unaligned.kept(uniform_policy(unaligned))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{index}.onnx" for index in range(3)]
+        export_onnx(network.module, paths[0], input_shape=network.input_shape)
+        _export(aligned, kept, paths[1])
+        _export(unaligned, loose, paths[2])
+        base, within, other = measure_side_by_side(
+            paths, input_shape=network.input_shape, repeats=100, time_budget_s=60.0
+        )
+    lines = [
+        "# MobileNetV1 at 224 x 224 within half of its latency, uniform policy",
+        "",
+        "| network | MACs left | predicted latency left | measured (p10) | measured (median) | speed-up (p10) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, macs, predicted, latency in (
+        ("unpruned", 1.0, "100%", base),
+        ("multiples of 8, latency <= 50%", cost["macs"] / full["macs"], f"{cost[LATENCY] / full[LATENCY]:.1%}", within),
+        ("any widths, as many MACs", unaligned.cost(loose)["macs"] / full["macs"], "-", other),
+    ):
+        lines.append(
+            f"| {label} | {macs:.1%} | {predicted} | {latency.p10_ms / base.p10_ms:.1%} "
+            f"| {latency.median_ms / base.median_ms:.1%} | {base.p10_ms / latency.p10_ms:.2f} |"
+        )
+    return lines
+
+
+def lookups(arguments: argparse.Namespace) -> list[str]:
+    """How long it takes to price 10,000 plans of ResNet-56."""
+    network = build("resnet56_cifar")
+    table, _ = _table(arguments, "resnet56_cifar", network)
+    problem = pruning_problem(network, Budget.parse("latency=60%"), latencies=table, criterion="l2")
+    latency = problem.costs.latency
+    assert latency is not None
+    kept = np.array([np.resize(each, len(problem.groups)) for each in _random_plans(problem, arguments.seed)])
+    kept = kept[np.random.default_rng(0).integers(0, len(kept), 10_000)]
+    seconds = []
+    for price in (
+        lambda: [latency.at(each) for each in kept],
+        lambda: [problem.cost(each) for each in kept],
+        lambda: latency.at(kept),
+    ):
+        started = time.perf_counter()
+        price()
+        seconds.append(time.perf_counter() - started)
+    names = ("latency, one by one", "all costs, one by one", "latency, all at once")
+    lines = ["# Pricing 10,000 plans of ResNet-56 from a table", "", "| what | us per plan |", "|---|---|"]
+    return lines + [f"| {name} | {each * 1e6 / len(kept):.1f} |" for name, each in zip(names, seconds, strict=True)]
+
+
+def _table(arguments: argparse.Namespace, name: str, network: Network) -> tuple[LatencyTable, float]:
+    """Return the table of a network, measured now if there is none yet, and the seconds it took."""
+    path = arguments.tables / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            work = device_work(network, Path(folder), KitOptions(time_budget_s=60 * arguments.minutes))
+            measured = measure_work(work, Path(folder), device="this-machine", state=path.with_suffix(".jsonl"))
+        assert measured.table is not None
+        measured.table.save(path)
+        path.with_suffix(".seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
+    return LatencyTable.load(path), float(path.with_suffix(".seconds").read_text(encoding="utf-8"))
+
+
+def _random_plans(problem: PruningProblem, seed: int) -> list[Counts]:
+    """Draw kept counts, each group's ratio between 0 and a bound of its own plan, so that sizes differ widely."""
+    generator = np.random.default_rng(seed)
+    plans = []
+    for _ in range(PLANS):
+        bound = generator.uniform(0.1, 0.9)
+        ratios = generator.uniform(0, bound, len(problem.groups))
+        wanted = (1 - ratios) * problem.costs.full()
+        plans.append(np.array([w[np.argmin(np.abs(w - want))] for w, want in zip(problem.widths, wanted, strict=True)]))
+    return plans
+
+
+def _export(problem: PruningProblem, kept: Counts, path: Path) -> None:
+    """Write the network that keeps these counts."""
+    module = prune(problem.network, problem.all_groups, problem.plan(problem.policy(kept)))
+    export_onnx(module, path, input_shape=problem.network.input_shape)
+
+
+def _timed(problem: PruningProblem, plans: Sequence[Counts]) -> list[Latency]:
+    """Time the networks of several plans in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for index, kept in enumerate(plans):
+            paths.append(Path(folder) / f"{index}.onnx")
+            _export(problem, kept, paths[-1])
+        return measure_side_by_side(paths, input_shape=problem.network.input_shape, repeats=60, time_budget_s=120.0)
+
+
+SECTIONS = {"prediction": prediction, "speedup": speedup, "lookups": lookups}
+
+if __name__ == "__main__":
+    main()
