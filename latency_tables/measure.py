@@ -4,7 +4,7 @@ Nothing here imports torch: a device needs onnxruntime only.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,15 +17,18 @@ from autoprune.latency_tables.session import RUNTIME, RUNTIME_ERRORS, first_line
 #: Rounds that are timed even when the time budget is used up: the least a median means something for.
 LEAST_ROUNDS = 5
 
+#: A clock that counts in steps of at most this many seconds can time a network.
+_FINE_S = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one inference of one ONNX file.
+    """Time of one inference of one ONNX file, as :func:`measure_side_by_side` takes it.
 
     Attributes:
         median_ms: Median over all repeats; means something only where `p90_ms` is close to `p10_ms`.
         p10_ms: 10th percentile: close to what a quiet machine does, and the figure to compare on a busy one.
-        p90_ms: 90th percentile; several times `p10_ms` where other work kept taking the processor away.
+        p90_ms: 90th percentile; well above `p10_ms` where other work got in the way.
         repeats: Number of timed inferences.
         batch: Images per inference.
         threads: Threads of onnxruntime.
@@ -83,9 +86,11 @@ def measure_side_by_side(
 ) -> list[Latency]:
     """Time several ONNX files in turn (A B A B ...), so that slow drift of the machine hits all alike.
 
-    Turns do not protect from a busy machine. With four times as many tasks as cores, one file measured twice side by
-    side gave medians that differed up to 7 times (networks of 2 ms; other orders did no better), and 10th percentiles
-    that differed by at most a tenth. Take ratios of `p10_ms` unless the machine is known to be quiet.
+    With one thread the clock is the processor time of the calling thread, where the system counts it finely: on a quiet
+    machine the same as the time on the wall, on a busy one without the time that other work had the processor for (with
+    nearly three tasks per core: a median of 15 ms instead of 31, of 13.5 on a quiet machine). What other work does to
+    caches and clock rates remains. With several threads it is the time on the wall; then take ratios of `p10_ms` unless
+    the machine is known to be quiet: medians of one file measured twice side by side differed up to 7 times.
 
     Args:
         paths: ONNX files with one float32 input.
@@ -134,16 +139,24 @@ class _Session:
             names = ", ".join(entry.name for entry in inputs)
             raise ModelError(f"{path}: expected a network with one input, found {len(inputs)}: {names}")
         self._feed = {inputs[0].name: images}
+        self._clock = _thread_clock() if threads == 1 else time.perf_counter
 
     def time_ms(self) -> float:
-        """Run once; return the wall-clock time in ms."""
+        """Run once; return the time in ms."""
         try:
-            started = time.perf_counter()
+            started = self._clock()
             self._session.run(None, self._feed)
-            return (time.perf_counter() - started) * 1e3
+            return (self._clock() - started) * 1e3
         except RUNTIME_ERRORS as error:
             shapes = ", ".join(f"float32 {array.shape}" for array in self._feed.values())
             raise ModelError(f"{self._path}: does not run on images {shapes}: {first_line(error)}") from error
+
+
+def _thread_clock() -> Callable[[], float]:
+    """Return the clock of this thread's processor time, seconds; that on the wall where there is none so fine."""
+    if hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution <= _FINE_S:
+        return time.thread_time
+    return time.perf_counter
 
 
 def _time_rounds(sessions: Sequence[_Session], *, most: int, least: int, time_budget_s: float) -> NDArray[np.float64]:

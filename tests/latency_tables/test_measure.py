@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from autoprune.errors import ModelError
+from autoprune.latency_tables import measure as measure_module
 from autoprune.latency_tables.measure import Latency, measure_onnx, measure_side_by_side
 from autoprune.latency_tables.session import processor_name
 
@@ -57,6 +59,30 @@ def test_side_by_side_keeps_the_order_and_tells_large_from_small(tmp_path: Path)
     assert first.p10_ms > 2 * second.p10_ms
     assert 0.5 < first.p10_ms / third.p10_ms < 2
     assert first.repeats == second.repeats == third.repeats == 30
+
+
+def test_time_that_other_work_had_the_processor_for_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_network(tmp_path / "a.onnx", 1)
+    if time.get_clock_info("thread_time").resolution > 1e-6:
+        pytest.skip("this system does not count the time of threads finely")
+    real = measure_module.open_session
+
+    class Delayed:
+        def __init__(self, *args: object, **keywords: object) -> None:
+            self.session = real(*args, **keywords)  # type: ignore[arg-type]
+
+        def get_inputs(self) -> object:
+            return self.session.get_inputs()
+
+        def run(self, *args: object) -> object:
+            time.sleep(0.05)
+            return self.session.run(*args)
+
+    monkeypatch.setattr(measure_module, "open_session", Delayed)
+    assert measure_onnx(path, input_shape=SHAPE, repeats=5).median_ms < 40
+    assert measure_onnx(path, input_shape=SHAPE, repeats=5, threads=2).median_ms > 50
 
 
 def test_files_are_run_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
