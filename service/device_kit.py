@@ -28,6 +28,9 @@ RANDOM_NETWORKS = 9
 #: Most that a random network loses of its groups on average, and how far single groups are from its average.
 _MOST_RATIO, _SPREAD = 0.7, 0.2
 
+#: How often each random network is drawn, until one is new.
+_DRAWS = 20
+
 _README = """Latency kit of autoprune for {model}
 
 It measures how long the layers of this network take on a device, at every width that pruning can give them, and some
@@ -117,18 +120,21 @@ def device_work(network: Network, folder: Path, options: KitOptions) -> Work:
 
 
 def random_widths(groups: Sequence[ChannelGroup], options: KitOptions) -> list[Counts]:
-    """Return aligned kept counts of random networks, each ``(n_groups,)``, from hardly pruned to pruned hard."""
+    """Return aligned kept counts of random networks, each ``(n_groups,)``, from hardly pruned to pruned hard.
+
+    No two are alike and none is the unpruned network, so a network with few groups may have fewer than were asked for.
+    """
     rng = np.random.default_rng(options.seed)
-    found = []
-    for index in range(options.networks):
-        ratio = _MOST_RATIO * (index + rng.uniform()) / options.networks
-        ratios = np.clip(ratio + rng.uniform(-_SPREAD, _SPREAD, len(groups)), 0.0, options.max_ratio)
-        kept = []
-        for group, removed in zip(groups, ratios, strict=True):
-            widths = aligned_widths(len(group), options.max_ratio)
-            kept.append(int(widths[np.abs(widths - (1 - removed) * len(group)).argmin()]))
-        found.append(np.array(kept, dtype=np.int64))
-    return found
+    choices = [aligned_widths(len(group), options.max_ratio) for group in groups]
+    found = {tuple(len(group) for group in groups): None}
+    for draw in range(_DRAWS * options.networks):
+        step = (draw % options.networks + rng.uniform()) / options.networks
+        ratios = np.clip(_MOST_RATIO * step + rng.uniform(-_SPREAD, _SPREAD, len(groups)), 0.0, options.max_ratio)
+        wanted = (1 - ratios) * [len(group) for group in groups]
+        kept = tuple(int(widths[np.abs(widths - want).argmin()]) for widths, want in zip(choices, wanted, strict=True))
+        if len(found) <= options.networks:
+            found.setdefault(kept)
+    return [np.array(kept, dtype=np.int64) for kept in found][1:]
 
 
 def networks_only(work: Work) -> Work:
