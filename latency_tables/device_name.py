@@ -4,7 +4,7 @@ import re
 
 from autoprune.errors import LatencyTableError
 
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 
 
 def check_device(name: object) -> str:
@@ -17,7 +17,7 @@ def check_device(name: object) -> str:
     if not isinstance(name, str) or not _DEVICE.fullmatch(name) or ".." in name:
         shown = name[:100] if isinstance(name, str) else name
         raise LatencyTableError(
-            "a device's name is up to 64 letters, digits, '.', '_' and '-' that begin with a letter or digit, such as "
+            "a device's name is up to 48 letters, digits, '.', '_' and '-' that begin with a letter or digit, such as "
             f"raspberry-pi-5; found {shown!r}"
         )
     return name
@@ -26,4 +26,4 @@ def check_device(name: object) -> str:
 def device_name(text: str) -> str:
     """Return a device's name made of any text, such as that of a processor."""
     kept = re.sub(r"[^a-z0-9]+", "-", text.lower().replace("(r)", "").replace("(tm)", "")).strip("-")
-    return kept[:64].strip("-") or "device"
+    return kept[:48].strip("-") or "device"

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from autoprune.errors import LatencyTableError
@@ -51,7 +50,7 @@ class WholeNetwork:
         """Read what :meth:`to_dict` wrote; LatencyTableError for anything else."""
         values = _fields("a network", data, ("file", "sha256", "input_shape", "units"))
         path, shape = values["file"], values["input_shape"]
-        if not isinstance(path, str) or not path or PurePosixPath(path).is_absolute() or ".." in path.split("/"):
+        if not isinstance(path, str) or not path or "\\" in path or path.startswith("/") or ".." in path.split("/"):
             raise LatencyTableError(f"work: a network's file is a path within the kit, found {str(path)[:100]!r}")
         if not isinstance(values["sha256"], str) or not _SHA256.fullmatch(values["sha256"]):
             raise LatencyTableError(f"work: {path}: expected a sha256, found {str(values['sha256'])[:100]!r}")

@@ -20,6 +20,7 @@ from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.device_kit import README, KitOptions, device_work, pack_kit
 from autoprune.service.device_tables import TableStore
+from autoprune.service.locks import held
 from autoprune.service.settings import Settings
 
 _KIT_FILES = (RUNNER, README, "work.json", "networks")
@@ -70,17 +71,21 @@ def run_measure(params: Mapping[str, object]) -> None:
     with tempfile.TemporaryDirectory(prefix="autoprune-kit-") as folder, stop_on_interrupt(stderr()) as should_stop:
         work = device_work(network, Path(folder), options)
         state = home / "device-runs" / f"{device}.{work.structure[:16]}.t{work.threads}.jsonl"
-        if params["fresh"]:
-            state.unlink(missing_ok=True)
-        measured = measure_work(
-            work, Path(folder), device=device, state=state, report=ProgressLine(sys.stderr), should_stop=should_stop
-        )
+        state.parent.mkdir(parents=True, exist_ok=True)
+        with held(state.with_suffix(".lock")) as is_free:
+            if not is_free:
+                raise CommandError(f"{device} is being measured for this network already; wait for it, or stop it")
+            if params["fresh"]:
+                state.unlink(missing_ok=True)
+            measured = measure_work(
+                work, Path(folder), device=device, state=state, report=ProgressLine(sys.stderr), should_stop=should_stop
+            )
+            if measured.complete:
+                state.unlink(missing_ok=True)
     assert measured.table is not None
     stored, _ = TableStore(home).add(measured.table)
     if params["output"] is not None:
         measured.table.save(Path(str(params["output"])))
-    if measured.complete:
-        state.unlink(missing_ok=True)
     if params["as_json"]:
         found = [calibration.error for calibration in measured.table.calibrations.values()]
         facts = {"id": stored.id, "device": device, "file": str(stored.path), "units": len(measured.table.entries)}

@@ -172,6 +172,10 @@ def test_what_a_kit_refuses(kit: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ({"time_budget_s": 0}, "seconds above 0"),
         ({"device": 3}, "device: expected a text"),
         ({"networks": [{"file": "../x", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]}, "within the kit"),
+        (
+            {"networks": [{"file": "..\\x", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]},
+            "within the kit",
+        ),
         ({"networks": [{"file": "/x", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]}, "within the kit"),
         ({"networks": [{"file": "x", "sha256": "0", "input_shape": [1, 2, 3], "units": []}]}, "expected a sha256"),
         ({"networks": [{"file": "x", "sha256": "0" * 64, "input_shape": [1], "units": []}]}, "input shape"),

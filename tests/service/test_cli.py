@@ -50,7 +50,7 @@ print('heavy:', sorted({heavy}))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
-    for command in ("inspect", "search", "finetune", "export", "demo", "serve"):
+    for command in ("inspect", "search", "finetune", "export", "demo", "serve", "device"):
         assert command in done.stdout
 
 

@@ -147,6 +147,7 @@ def test_pack_writes_a_kit_into_an_empty_folder(tmp_path: Path, model: Path) -> 
     assert "found holiday.jpg in it" in run("pack", model, "-o", folder, code=2)[1]
     assert "a device's name" in run("pack", model, "-o", tmp_path / "k", "--device", "a/b", code=2)[1]
     assert "expected a time" in run("pack", model, "-o", tmp_path / "k", "--time-budget", "soon", code=2)[1]
+    assert "up to 48 letters" in run("pack", model, "-o", tmp_path / "k", "--device", "a" * 49, code=2)[1]
     assert "--max-ratio" in run("pack", model, "-o", tmp_path / "k", "--max-ratio", "1", code=2)[1]
     assert not (tmp_path / "k").exists()
 
