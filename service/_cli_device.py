@@ -116,11 +116,17 @@ def list_(as_json: opt.Json = False) -> None:
 
 
 @device_app.command()
-def show(table: Table, as_json: opt.Json = False) -> None:
+def show(
+    table: Table,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Also draw it: an HTML page that works offline.", metavar="FILE")
+    ] = None,
+    as_json: opt.Json = False,
+) -> None:
     """Show what a table holds, what it was measured under, and how far its predictions are from the truth."""
     from autoprune.service._cli_device_tables import run_show
 
-    run_show(table, as_json=as_json)
+    run_show(table, report, as_json=as_json)
 
 
 @device_app.command()

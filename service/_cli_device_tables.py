@@ -13,6 +13,7 @@ from autoprune.service._cli_console import stdout
 from autoprune.service._cli_options import CommandError
 from autoprune.service.device_tables import TableStore, check_is_of, find_table, table_id
 from autoprune.service.device_views import LatencyTableView
+from autoprune.service.table_report import write_table_report
 
 _SHOWN_CHANGES = 30
 
@@ -62,9 +63,14 @@ def run_list(*, as_json: bool) -> None:
     stdout().print(table)
 
 
-def run_show(name: str, *, as_json: bool) -> None:
+def run_show(name: str, report: Path | None, *, as_json: bool) -> None:
     """Show one table; errors as of :func:`autoprune.service.device_tables.find_table`."""
     table = find_table(name)
+    if report is not None:
+        try:
+            write_table_report(table, report)
+        except OSError as error:
+            raise CommandError(f"--report {report}: cannot be written ({error.strerror})") from error
     if as_json:
         typer.echo(LatencyTableView.of_table(table_id(table.conditions), table).model_dump_json(indent=1))
         return

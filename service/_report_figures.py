@@ -35,14 +35,14 @@ def kept_figure(result: JobResult) -> Figure:
                 "y": [100 * count / sizes[name] for count, name in zip(kept, names, strict=True)],
                 "customdata": [[escape(name), count, sizes[name]] for count, name in zip(kept, names, strict=True)],
                 "hovertemplate": "%{customdata[0]}<br>%{customdata[1]} of %{customdata[2]} channels (%{y:.0f}%)",
-                "line": {"color": _colour(index), "width": 2, "dash": _DASHES[index // N_COLOURS % 3]},
-                "marker": {"color": _colour(index), "size": 7, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+                "line": {"color": colour(index), "width": 2, "dash": _DASHES[index // N_COLOURS % 3]},
+                "marker": {"color": colour(index), "size": 7, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
             }
         )
     ticks: dict[str, object] = {"title": {"text": "channel group, in network order"}}
     if len(names) <= 32:
         ticks |= {"tickvals": list(range(1, len(names) + 1)), "ticktext": labels}
-    return _figure(traces, ticks, {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"})
+    return figure(traces, ticks, {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"})
 
 
 def trials_figure(result: JobResult, quantity: str) -> Figure:
@@ -58,6 +58,8 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
         for probe, trials in groups.items():
             if trials:
                 traces.append(_trial_trace(outcome, trials, quantity, full, index, probe=probe))
+        if outcome.path:
+            traces.append(_path_trace(outcome, quantity, full, index))
     unpruned = score.of(result.search)
     if unpruned is not None:
         traces.append(
@@ -72,15 +74,15 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
             }
         )
     label = QUANTITY_LABELS.get(quantity, quantity)
-    figure = _figure(
+    plot = figure(
         traces,
         {"title": {"text": f"{label}, % of the unpruned network"}, "range": [0, 106], "ticksuffix": "%"},
         {"title": {"text": f"{score.label}, search split (%)"}, "ticksuffix": "%"},
     )
     limit = result.limits.get(quantity)
     if limit is not None:
-        _budget_line(figure, 100 * limit / full)
-    return figure
+        _budget_line(plot, 100 * limit / full)
+    return plot
 
 
 def progress_figure(result: JobResult) -> Figure:
@@ -101,7 +103,7 @@ def progress_figure(result: JobResult) -> Figure:
                 "x": [number for number, _ in steps],
                 "y": [100 * best for _, best in steps],
                 "hovertemplate": "after %{x} evaluations: %{y:.1f}%",
-                "line": {"color": _colour(index), "width": 2, "shape": "hv", "dash": _DASHES[index // N_COLOURS % 3]},
+                "line": {"color": colour(index), "width": 2, "shape": "hv", "dash": _DASHES[index // N_COLOURS % 3]},
             }
         )
         first, score = steps[0]
@@ -113,10 +115,10 @@ def progress_figure(result: JobResult) -> Figure:
                 "hoverinfo": "skip",
                 "x": [first],
                 "y": [100 * score],
-                "marker": {"color": _colour(index), "size": 8, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+                "marker": {"color": colour(index), "size": 8, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
             }
         )
-    return _figure(
+    return figure(
         traces,
         {"title": {"text": "evaluations"}, "rangemode": "tozero"},
         {"title": {"text": f"best {metric(result).label} so far (%)"}, "ticksuffix": "%"},
@@ -128,7 +130,7 @@ def _trial_trace(
 ) -> Mapping[str, object]:
     """Points of one policy's candidates, or of its probes."""
     name = escape(outcome.policy)
-    marker: dict[str, object] = {"color": _colour(index), "size": 9, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
+    marker: dict[str, object] = {"color": colour(index), "size": 9, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
     if probe:
         marker |= {"size": 7, "opacity": 0.4}
     return {
@@ -143,6 +145,21 @@ def _trial_trace(
     }
 
 
+def _path_trace(outcome: PolicyOutcome, quantity: str, full: int, index: int) -> Mapping[str, object]:
+    """The steps that a policy took from the unpruned network to its winner, as a line."""
+    trials = {trial.number: trial for trial in outcome.trials}
+    steps = [trials[number] for number in outcome.path]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"{escape(outcome.policy)}, path",
+        "x": [100 * step.cost[quantity] / full for step in steps],
+        "y": [100 * step.objective for step in steps],
+        "hoverinfo": "skip",
+        "line": {"color": colour(index), "width": 2},
+    }
+
+
 def _best_so_far(trials: list[TrialView]) -> list[tuple[int, float]]:
     """Return (evaluations done, best score) whenever the best changes, and at the end."""
     steps: list[tuple[int, float]] = []
@@ -154,9 +171,9 @@ def _best_so_far(trials: list[TrialView]) -> list[tuple[int, float]]:
     return steps
 
 
-def _budget_line(figure: Figure, x: float) -> None:
+def _budget_line(plot: Figure, x: float) -> None:
     """Add the budget to a figure that was just made."""
-    layout = figure["layout"]
+    layout = plot["layout"]
     assert isinstance(layout, dict)
     layout["shapes"] = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
@@ -168,7 +185,7 @@ def _budget_line(figure: Figure, x: float) -> None:
     ]  # fmt: skip
 
 
-def _figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mapping[str, object]) -> Figure:
+def figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mapping[str, object]) -> Figure:
     """Put traces on the page's common axes: no box, faint grid, legend above."""
     axis = {"gridcolor": "--grid", "zeroline": False, "linecolor": "--grid", "automargin": True}
     return {
@@ -187,7 +204,7 @@ def _figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mapp
     }
 
 
-def _colour(index: int) -> str:
+def colour(index: int) -> str:
     """Return the colour of the policy at `index`."""
     return f"--p{index % N_COLOURS}"
 

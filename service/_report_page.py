@@ -1,6 +1,14 @@
-"""Style sheet and script of the report page: constants, nothing in them comes from a job."""
+"""The page of all reports: one HTML file that needs no network, no server and no other file."""
 
-STYLE = """
+import json
+from collections.abc import Mapping
+from html import escape
+
+#: Nothing may be loaded from anywhere, and no text may be evaluated as code.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+
+
+_STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--text:#1c2330;--muted:#5b6577;--grid:#e0e4ea;--head:#eef1f5;
 --good:#0a7a4b;--warn-bg:#fff6e0;--warn-line:#d99a00;--accent:#1f5fd0;
 --p0:#1f6fd6;--p1:#d9541e;--p2:#0f8f68;--p3:#9a3fc0;--p4:#b07a00;--p5:#c2306e}
@@ -51,7 +59,7 @@ footer{color:var(--muted);font-size:.85rem;margin-top:24px}
 @media print{body{background:#fff}section,.card{break-inside:avoid}}
 """
 
-SCRIPT = """
+_SCRIPT = """
 (function () {
   "use strict";
   var figures = JSON.parse(document.getElementById("figures").textContent);
@@ -78,3 +86,32 @@ SCRIPT = """
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();
 """
+
+
+def page(title: str, body: str, figures: Mapping[str, object]) -> str:
+    """Return a self-contained page, plotly.js included; it follows the reader's light or dark colour scheme.
+
+    Args:
+        title: Plain text.
+        body: HTML, with an element of class ``plot`` for every figure.
+        figures: Plotly figures by the id of their element; colours may be names of CSS variables.
+
+    """
+    from plotly.offline import get_plotlyjs  # imported here: reads 5 MB
+
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><main>{body}</main>\n"
+        f'<script type="application/json" id="figures">{_script_json(figures)}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _script_json(data: object) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

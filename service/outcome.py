@@ -105,6 +105,7 @@ def policy_outcome(
             for t in trials
         ],
         screening=None if screening is None else ScreeningView(**asdict(screening)),
+        path=[trial.number for trial in finalist.search.path],
         certificate=certificate,
         artifacts={kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()},
     )

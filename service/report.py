@@ -1,11 +1,10 @@
 """The report of a finished job: one HTML page that needs no network, no server and no other file."""
 
-import json
 from html import escape
 from pathlib import Path
 
 from autoprune.service._report_figures import Figure, kept_figure, progress_figure, trials_figure
-from autoprune.service._report_page import SCRIPT, STYLE
+from autoprune.service._report_page import page
 from autoprune.service._report_sections import (
     artifacts_section,
     cards,
@@ -20,9 +19,6 @@ from autoprune.service._report_sections import (
 from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 from autoprune.service.result import JobResult
 
-#: Nothing may be loaded from anywhere, and no text may be evaluated as code.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
-
 
 def write_report(result: JobResult, path: Path) -> None:
     """Write the report of `result` to `path` (about 5 MB, nearly all of it plotly.js)."""
@@ -34,8 +30,6 @@ def render_report(result: JobResult) -> str:
 
     All text of the job is escaped. The page follows the reader's light or dark colour scheme and fits a phone.
     """
-    from plotly.offline import get_plotlyjs  # imported here: reads 5 MB
-
     plots = figures(result)
     body = "".join(
         (
@@ -52,17 +46,8 @@ def render_report(result: JobResult) -> str:
             _foot(result),
         )
     )
-    data = _script_json({element: figure for element, _, _, figure in plots})
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(model_name(result))} pruned to {escape(result.budget)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{body}</main>\n"
-        f'<script type="application/json" id="figures">{data}</script>\n'
-        f"<script>{get_plotlyjs()}</script>\n<script>{SCRIPT}</script></body></html>\n"
-    )
+    title = f"{model_name(result)} pruned to {result.budget}"
+    return page(title, body, {element: figure for element, _, _, figure in plots})
 
 
 def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
@@ -113,9 +98,3 @@ def _foot(result: JobResult) -> str:
     """What identifies the model."""
     fingerprint = f"<code>{escape(result.model_sha256)}</code>"
     return f"<footer>Made by autoprune. Fingerprint of the original model: {fingerprint}</footer>"
-
-
-def _script_json(data: object) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

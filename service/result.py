@@ -82,6 +82,7 @@ class PolicyOutcome(_Value):
         report: Scores on the report split, after the refit if it helped, before fine-tuning.
         report_finetuned: The same after fine-tuning; None without fine-tuning.
         screening: What screening did; None without.
+        path: Numbers of the trials that led from the unpruned network to the winner, of policies that take a path.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate).
 
@@ -100,6 +101,7 @@ class PolicyOutcome(_Value):
     report_finetuned: ScoresView | None
     trials: list[TrialView]
     screening: ScreeningView | None = None
+    path: list[int] = []
     certificate: dict[str, object]
     artifacts: dict[str, str]
 
