@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from autoprune.latency_tables._kernel_times import kernel_times_us, quantiles_us
+from autoprune.latency_tables._kernel_times import kernel_times_us, profiling_overhead_us, quantiles_us
 from autoprune.latency_tables._profile_state import ProfileState
 from autoprune.latency_tables.table import Timing
 from autoprune.latency_tables.unit import Unit
@@ -130,13 +130,21 @@ class Bench:
         started = time.perf_counter()
         size = sum(map(working_bytes, units))
         copies = min(MOST_COPIES, max(1, -(-LEAST_BYTES // size), 1), max(1, MOST_UNITS // len(units)))
+        if self.state.overhead_us is None:
+            self.state.set_overhead(profiling_overhead_us(threads=self._threads))
         third = -(-len(units) // 3)
         row: list[Unit] = []
         for start in range(0, len(units), third):
             row += [REFERENCE, *units[start : start + third]]
         row = row * copies
         times = kernel_times_us(
-            row, threads=self._threads, batch=self._batch, seconds=SESSION_S, least=LEAST_RUNS, most=MOST_RUNS
+            row,
+            threads=self._threads,
+            batch=self._batch,
+            seconds=SESSION_S,
+            least=LEAST_RUNS,
+            most=MOST_RUNS,
+            overhead_us=self.state.overhead_us or 0.0,
         )
         timings = {}
         for unit in dict.fromkeys([REFERENCE, *units]):

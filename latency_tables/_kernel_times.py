@@ -11,18 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import LatencyTableError
-from autoprune.latency_tables.session import RUNTIME_ERRORS, first_line, open_session
+from autoprune.latency_tables.session import RUNTIME_ERRORS, first_line, inference_clock, open_session
 from autoprune.latency_tables.unit import Unit
-from autoprune.latency_tables.unit_onnx import UnitModel, place_of, unit_model
+from autoprune.latency_tables.unit_onnx import UnitModel, chain_model, place_of, unit_model
 
 #: Runs before the first that counts: they fill caches and the runtime's memory arena.
 WARMUP = 2
+
+#: Kernels and runs that show what profiling adds to each.
+CHAIN, OVERHEAD_RUNS = 60, 40
+_SMALL = Unit("conv", (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1, (8, 8), 16, 16, "relu")
 
 _KERNEL = "_kernel_time"
 
 
 def kernel_times_us(
-    units: Sequence[Unit], *, threads: int, batch: int, seconds: float, least: int, most: int
+    units: Sequence[Unit],
+    *,
+    threads: int,
+    batch: int,
+    seconds: float,
+    least: int,
+    most: int,
+    overhead_us: float = 0.0,
 ) -> NDArray[np.float64]:
     """Time units in one session, all of them once per run, so that slow drift hits all alike.
 
@@ -33,6 +44,7 @@ def kernel_times_us(
         seconds: No run begins later than this after the first, but `least` runs are always made.
         least: Runs at least.
         most: Runs at most.
+        overhead_us: What the profile adds to each kernel, :func:`profiling_overhead_us`; it is taken off.
 
     Returns:
         Microseconds of every unit in every run, ``(runs, units)``.
@@ -45,7 +57,7 @@ def kernel_times_us(
     with tempfile.TemporaryDirectory(prefix="autoprune-profile-", ignore_cleanup_errors=True) as folder:
         path = _run(model, Path(folder), threads, seconds, least, most)
         events = json.loads(path.read_bytes())
-    runs = list(times_of_runs(events, len(units)))[WARMUP:]
+    runs = list(times_of_runs(events, len(units), overhead_us))[WARMUP:]
     times = np.array(runs, dtype=np.float64)
     for unit, shortest_us in zip(units, times.min(axis=0).tolist(), strict=True):
         if shortest_us <= 0:
@@ -53,12 +65,43 @@ def kernel_times_us(
     return times
 
 
-def times_of_runs(events: Iterable[Mapping[str, Any]], n_units: int) -> Iterable[NDArray[np.float64]]:
+def profiling_overhead_us(*, threads: int) -> float:
+    """Return by how much a kernel takes longer for being profiled, in microseconds (3 to 4 were seen on a server).
+
+    Writing the profile pushes code and data out of the nearest caches. Found with a network of many small kernels: its
+    kernels in the profile, against the whole network without; so what the runtime itself spends between two kernels is
+    counted as part of them. At least 0.
+    """
+    model = chain_model(_SMALL, CHAIN)
+    clock = inference_clock(threads)
+    with tempfile.TemporaryDirectory(prefix="autoprune-profile-", ignore_cleanup_errors=True) as folder:
+        profiled = open_session(model.data, threads=threads, profile_prefix=Path(folder) / "profile")
+        plain = open_session(model.data, threads=threads)
+        wholes_us = []
+        for _ in range(WARMUP + OVERHEAD_RUNS):
+            profiled.run(None, dict(model.feeds))
+            plain.run(None, dict(model.feeds))
+            started = clock()
+            plain.run(None, dict(model.feeds))
+            wholes_us.append(1e6 * (clock() - started))
+        events = json.loads(Path(profiled.end_profiling()).read_bytes())
+    durations: dict[str, list[float]] = {}
+    for event in events:
+        if str(event.get("name", "")).endswith(_KERNEL):
+            durations.setdefault(event["name"], []).append(float(event["dur"]) + 0.5)
+    kernels_us = sum(quantiles_us(np.array(each[WARMUP:]), (0.5,))[0] for each in durations.values())
+    return max(0.0, (kernels_us - float(np.median(wholes_us[WARMUP:]))) / len(durations))
+
+
+def times_of_runs(
+    events: Iterable[Mapping[str, Any]], n_units: int, overhead_us: float = 0.0
+) -> Iterable[NDArray[np.float64]]:
     """Add up the kernels of each unit, run by run, ``(n_units,)`` microseconds each.
 
     A kernel without a name of ours (parts of an operator that was expanded) belongs to the unit that runs at the time.
     What copies between layouts in the middle of a unit belongs to it; what does so before or behind it does not.
-    Durations are whole microseconds, rounded down: every kernel gets half a microsecond more.
+    Durations are whole microseconds, rounded down: every kernel gets half a microsecond more, and
+    `overhead_us` less, but keeps a fifth of its duration at least.
     """
     times = np.zeros(n_units)
     running: int | None = None
@@ -70,7 +113,8 @@ def times_of_runs(events: Iterable[Mapping[str, Any]], n_units: int) -> Iterable
             times, running = np.zeros(n_units), None
         if not name.endswith(_KERNEL):
             continue
-        duration = float(event["dur"]) + 0.5
+        counted = float(event["dur"]) + 0.5
+        duration = max(counted - overhead_us, counted / 5)
         place = place_of(name)
         if place is None and ("Reorder" in name or "Transpose" in name):
             copying += duration

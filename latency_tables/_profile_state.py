@@ -27,6 +27,7 @@ class ProfileState:
         self._path = path
         self.timings: dict[Unit, Timing] = {}
         self.references_us: list[float] = []
+        self.overhead_us: float | None = None
         if path is None:
             return
         head = {"format": _FORMAT, "version": _VERSION, "conditions": dict(conditions)}
@@ -44,6 +45,11 @@ class ProfileState:
         for unit, t in timings.items():
             lines.append({"unit": unit.to_dict(), "timing": [t.median_us, t.p10_us, t.p90_us, t.repeats]})
         self._append(lines)
+
+    def set_overhead(self, overhead_us: float) -> None:
+        """Record what was taken off every kernel."""
+        self.overhead_us = overhead_us
+        self._append([{"overhead_us": overhead_us}])
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         """Write lines to the end of the file."""
@@ -84,6 +90,8 @@ class ProfileState:
             assert isinstance(line, dict)
             if "reference_us" in line:
                 self.references_us.append(float(line["reference_us"]))
+            elif "overhead_us" in line:
+                self.overhead_us = float(line["overhead_us"])
             else:
                 median, p10, p90, repeats = line["timing"]
                 self.timings[Unit.from_dict(line["unit"])] = Timing(float(median), float(p10), float(p90), int(repeats))

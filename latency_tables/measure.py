@@ -4,7 +4,7 @@ Nothing here imports torch: a device needs onnxruntime only.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import ModelError
-from autoprune.latency_tables.session import RUNTIME, RUNTIME_ERRORS, first_line, open_session, processor_name
+from autoprune.latency_tables.session import (
+    RUNTIME,
+    RUNTIME_ERRORS,
+    first_line,
+    inference_clock,
+    open_session,
+    processor_name,
+)
 
 #: Rounds that are timed even when the time budget is used up: the least a median means something for.
 LEAST_ROUNDS = 5
-
-#: A clock that counts in steps of at most this many seconds can time a network.
-_FINE_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class _Session:
             names = ", ".join(entry.name for entry in inputs)
             raise ModelError(f"{path}: expected a network with one input, found {len(inputs)}: {names}")
         self._feed = {inputs[0].name: images}
-        self._clock = _thread_clock() if threads == 1 else time.perf_counter
+        self._clock = inference_clock(threads)
 
     def time_ms(self) -> float:
         """Run once; return the time in ms."""
@@ -150,13 +154,6 @@ class _Session:
         except RUNTIME_ERRORS as error:
             shapes = ", ".join(f"float32 {array.shape}" for array in self._feed.values())
             raise ModelError(f"{self._path}: does not run on images {shapes}: {first_line(error)}") from error
-
-
-def _thread_clock() -> Callable[[], float]:
-    """Return the clock of this thread's processor time, seconds; that on the wall where there is none so fine."""
-    if hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution <= _FINE_S:
-        return time.thread_time
-    return time.perf_counter
 
 
 def _time_rounds(sessions: Sequence[_Session], *, most: int, least: int, time_budget_s: float) -> NDArray[np.float64]:

@@ -1,6 +1,8 @@
 """onnxruntime sessions as all measurements use them, and what they ran on."""
 
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -11,6 +13,9 @@ RUNTIME_ERRORS = (
     ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf, ort.NoModel, ort.NoSuchFile,
     ort.NotImplemented, ort.RuntimeException,
 )  # fmt: skip
+
+#: A clock that counts in steps of at most this many seconds can time a network.
+_FINE_S = 1e-6
 
 #: Name and version of the runtime.
 RUNTIME = f"onnxruntime {onnxruntime.__version__}"
@@ -42,6 +47,17 @@ def open_session(
         options.profile_file_prefix = str(profile_prefix)
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def inference_clock(threads: int) -> Callable[[], float]:
+    """Return the clock, in seconds, that inferences on so many threads are timed with.
+
+    For one thread the processor time of the calling thread, where the system counts it finely: what other work has the
+    processor for is not in it. Otherwise the time on the wall.
+    """
+    if threads == 1 and hasattr(time, "thread_time") and time.get_clock_info("thread_time").resolution <= _FINE_S:
+        return time.thread_time
+    return time.perf_counter
 
 
 def processor_name() -> str:

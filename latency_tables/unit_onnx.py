@@ -67,15 +67,20 @@ def unit_model(units: Sequence[Unit], *, batch: int = 1) -> UnitModel:
     graph = _Graph(batch)
     for index, unit in enumerate(units):
         _write_unit(graph, f"u{index}", unit)
-    data = wire.model(
-        nodes=graph.nodes,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        initializers=graph.weights,
-        opset=OPSET,
-        ir_version=IR_VERSION,
-    )
-    return UnitModel(data, graph.feeds, tuple(units))
+    return UnitModel(graph.file(), graph.feeds, tuple(units))
+
+
+def chain_model(unit: Unit, length: int, *, batch: int = 1) -> UnitModel:
+    """Write a model in which one unit, with as many channels and pixels leaving as entering, follows itself."""
+    assert unit.c_in == unit.c_out
+    assert unit.input_hw == unit.output_hw
+    assert not unit.add
+    graph = _Graph(batch)
+    tensor = graph.image("u0.feed", unit.c_in, unit.input_hw)
+    for index in range(length):
+        tensor = _activated(graph, f"u{index}.core.act", unit, _weighted(graph, f"u{index}.core", unit, tensor))
+    _drain(graph, f"u{length - 1}", unit, tensor)
+    return UnitModel(graph.file(), graph.feeds, (unit,) * length)
 
 
 def place_of(name: str) -> tuple[int, str] | None:
@@ -117,6 +122,17 @@ class _Graph:
     weights: list[bytes] = field(default_factory=list)
     feeds: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     taken: int = 0
+
+    def file(self) -> bytes:
+        """Return the ONNX file."""
+        return wire.model(
+            nodes=self.nodes,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            initializers=self.weights,
+            opset=OPSET,
+            ir_version=IR_VERSION,
+        )
 
     def node(self, op_type: str, name: str, *inputs: str, **attributes: wire.Attribute) -> str:
         """Add a node with one output; return the output's name."""
@@ -166,7 +182,12 @@ def _write_unit(graph: _Graph, name: str, unit: Unit) -> None:
     if unit.op == "linear":
         graph.outputs.append(wire.value_info(result, (graph.batch, unit.c_out)))
         return
-    drained = graph.node("MaxPool", f"{name}.drain", result, kernel_shape=(1, 1), strides=unit.output_hw)
+    _drain(graph, name, unit, result)
+
+
+def _drain(graph: _Graph, name: str, unit: Unit, tensor: str) -> None:
+    """Put out one pixel of a unit's output."""
+    drained = graph.node("MaxPool", f"{name}.drain", tensor, kernel_shape=(1, 1), strides=unit.output_hw)
     graph.outputs.append(wire.value_info(drained, (graph.batch, unit.c_out, 1, 1)))
 
 

@@ -13,7 +13,12 @@ import pytest
 
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables import _bench, profiler
-from autoprune.latency_tables._kernel_times import kernel_times_us, quantiles_us, times_of_runs
+from autoprune.latency_tables._kernel_times import (
+    kernel_times_us,
+    profiling_overhead_us,
+    quantiles_us,
+    times_of_runs,
+)
 from autoprune.latency_tables.profiler import Profile, WidthGrid, profile, profile_units
 from autoprune.latency_tables.table import Conditions, LatencyTable
 from autoprune.latency_tables.unit import Unit
@@ -67,6 +72,15 @@ def test_kernels_are_timed_not_whole_runs() -> None:
     assert times.shape == (9, 3)
     lowest = times.min(axis=0)
     assert lowest.max() < 2 * lowest.min()
+
+
+def test_what_the_profile_adds_is_small_and_taken_off() -> None:
+    overhead_us = profiling_overhead_us(threads=1)
+    assert 0 <= overhead_us < 50
+    end = {"name": "model_run", "dur": 900}
+    events = [{"name": "u0.core_kernel_time", "dur": 30}, {"name": "u1.core_kernel_time", "dur": 4}, end]
+    (found,) = times_of_runs(events, 2, overhead_us=4.0)
+    assert found.tolist() == pytest.approx([26.5, 0.9])
 
 
 def test_without_time_only_the_coarse_grid_is_measured() -> None:

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables.session import open_session
 from autoprune.latency_tables.unit import ACTIVATIONS, Unit
-from autoprune.latency_tables.unit_onnx import UnitModel, place_of, unit_model, working_bytes
+from autoprune.latency_tables.unit_onnx import UnitModel, chain_model, place_of, unit_model, working_bytes
 
 
 def conv(c_in: int, c_out: int, *, size: int = 10, kernel: int = 1, **more: object) -> Unit:
@@ -89,6 +89,12 @@ def test_a_convolution_with_addition_and_activation_is_one_kernel(tmp_path: Path
     if any("Add" in names for names in found.values()):
         pytest.skip("this processor has no blocked layout, or its blocks are wider")
     assert found == {0: ["Conv"], 1: ["Conv"], 2: ["Conv"]}
+
+
+def test_a_chain_runs_one_kernel_after_the_other(tmp_path: Path) -> None:
+    model = chain_model(conv(16, 16, kernel=3), 5)
+    onnx.checker.check_model(onnx.load_from_string(model.data), full_check=True)
+    assert {unit: len(names) for unit, names in kernels(model, tmp_path).items()} == dict.fromkeys(range(5), 1)
 
 
 def test_names_of_units_are_found_in_names_of_fused_nodes() -> None:
