@@ -110,6 +110,20 @@ ScreeningImages = Annotated[
         rich_help_panel=_SEARCH,
     ),
 ]
+ShortTermSteps = Annotated[
+    int,
+    typer.Option(
+        help="Training steps that netadapt gives every proposal before it is scored; 0: none.", rich_help_panel=_SEARCH
+    ),
+]
+NetadaptRule = Annotated[
+    str,
+    typer.Option(
+        help="What netadapt takes: the least accuracy lost per resource saved (official), or the highest accuracy "
+        "(paper).",
+        rich_help_panel=_SEARCH,
+    ),
+]
 Criterion = Annotated[
     str,
     typer.Option(

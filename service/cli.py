@@ -108,6 +108,8 @@ def search(
     evaluations: opt.Evaluations = 100,
     warm_start: opt.WarmStart = False,
     screening_images: opt.ScreeningImages = None,
+    short_term_steps: opt.ShortTermSteps = 0,
+    netadapt_rule: opt.NetadaptRule = "official",
     criterion: opt.Criterion = "obs",
     reconstruction: opt.Reconstruction = True,
     refit: opt.Refit = True,

@@ -11,21 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import fx
+
 from autoprune.certificate import export_checked
 from autoprune.costs.budget import Budget
 from autoprune.costs.quantities import QUANTITIES
 from autoprune.errors import ExportError
 from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
+from autoprune.evaluation.plan_evaluator import PathPlan
 from autoprune.formats.weights import save_weights
 from autoprune.latency_tables.measure import measure_side_by_side
 from autoprune.pruning.verify import verify
+from autoprune.recovery.tuned_evaluator import TunedEvaluator
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.exact import Exact
 from autoprune.search.journal import Journal
+from autoprune.search.netadapt import NetAdapt
 from autoprune.search.policies import make_searcher
 from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.search.screening import Screening
-from autoprune.search.searcher import Searcher
+from autoprune.search.searcher import Searcher, Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
@@ -159,12 +164,16 @@ def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> S
     spec, problem = job.spec, job.inputs.problem
     warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
     evaluations = spec.evaluations - warm
-    searcher: Searcher = make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
+    searcher: Searcher
+    if policy == NetAdapt.name:
+        searcher = NetAdapt(problem, evaluations, rule=spec.netadapt_rule)
+    else:
+        searcher = make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
     if warm:
         searcher = WarmStart(searcher, [exact_policy(problem)])
     return run_search(
         problem,
-        job.evaluator,
+        _trainer(job, policy) or job.evaluator,
         searcher,
         evaluations=spec.evaluations,
         journal=journal,
@@ -174,6 +183,27 @@ def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> S
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )
+
+
+def _trainer(job: _Job, policy: str) -> TunedEvaluator | None:
+    """Return what scores the proposals of a policy that trains them; None for all others."""
+    if policy != NetAdapt.name or job.spec.short_term_steps == 0:
+        return None
+    return TunedEvaluator(
+        job.evaluator,
+        job.inputs.splits.for_search(),
+        steps=job.spec.short_term_steps,
+        checkpoints=job.directory / policy / "checkpoints",
+    )
+
+
+def _winner(job: _Job, policy: str, best: Trial) -> fx.GraphModule:
+    """Return the network of a trial as the search scored it."""
+    problem, trainer = job.inputs.problem, _trainer(job, policy)
+    plan = problem.plan(best.policy)
+    if trainer is None:
+        return job.evaluator.candidate(plan)
+    return trainer.candidate(PathPlan.of(plan, [problem.plan(parent) for parent in best.proposal.parents]))
 
 
 def _latency_check(job: _Job, unpruned: Path) -> LatencyCheck | None:
@@ -197,7 +227,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult, check: LatencyCheck |
     if spec.refit:
         job.say("refit", 0, 1, "layers solved in order", policy)
         better = refitted(job.evaluator, found.best, splits, seed=spec.seed)
-    before, refit_scores = better or (job.evaluator.candidate(plan), None)
+    before, refit_scores = better or (_winner(job, policy, found.best), None)
     unsolved = job.evaluator.unsolved(plan)
     tuned = None
     if spec.finetune_epochs > 0:

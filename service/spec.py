@@ -140,6 +140,18 @@ class JobSpec(BaseModel):
         le=10_000_000,
         description="Score proposals on so many search images first, only the best quarter on all; None: all on all.",
     )
+    short_term_steps: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Training steps that netadapt gives every proposal before it is scored, as in its paper; 0: "
+        "proposals are reconstructed only, like those of all other policies.",
+    )
+    netadapt_rule: Literal["official", "paper"] = Field(
+        default="official",
+        description="Which proposal netadapt takes: the least accuracy lost per resource saved (official), or the "
+        "highest accuracy (paper).",
+    )
     criterion: Literal["obs", "l1", "l2"] = Field(
         default="obs",
         description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
