@@ -41,6 +41,9 @@ Progress = Callable[[int, int, float], None]
 #: Relative error of a line between two measured widths that is good enough.
 TOLERANCE = 0.03
 
+#: Most points of one shape's grid that bends of its staircases may ask for, and the share of the time for them.
+MOST_POINTS, REFINING = 800, 0.85
+
 #: Random pairs of widths per shape that show the error between the lines, and rounds of closing gaps they reveal.
 CHECKS, CHECK_ROUNDS = 10, 4
 
@@ -154,6 +157,8 @@ class _Run:
         should_stop: Callable[[], bool] | None,
     ) -> None:
         self._grids, self._tolerance, self._deadline = grids, tolerance, deadline
+        now = time.perf_counter()
+        self._refine_until = now + REFINING * (deadline - now)
         self._progress, self._should_stop = progress, should_stop or (lambda: False)
         self._knots: dict[Unit, tuple[list[int], list[int]]] = {}
         self._errors: dict[Unit, float] = {}
@@ -187,9 +192,10 @@ class _Run:
         if not bench.measure(stairs):
             return False
         self._measure_doubtful(bench)
-        complete = self._refine(bench) and self._measure_doubtful(bench) and self._check(bench)
+        refined = self._refine(bench)
+        checked = self._measure_doubtful(bench) and self._check(bench)
         bench.repeat_drifted()
-        return complete and self._measure_doubtful(bench)
+        return self._measure_doubtful(bench) and refined and checked
 
     def result(self, bench: Bench, complete: bool, seconds: float) -> Profile:
         """Return what was measured; of an unfinished coarse grid nothing."""
@@ -226,7 +232,7 @@ class _Run:
                     gain = error * typical_us / (other * (typical_us + _OVERHEAD_US))
                     lines.append((gain, grid, axis, width))
         lines.sort(key=lambda line: -line[0])
-        return self._add_lines(bench, [line[1:] for line in lines])
+        return self._add_lines(bench, [line[1:] for line in lines], self._refine_until)
 
     def _check(self, bench: Bench) -> bool:
         """Measure random pairs of widths, and more lines where interpolation misses them by too much."""
@@ -246,7 +252,7 @@ class _Run:
                     lines += self._missed(grid, chosen, errors)
             if not lines:
                 return True
-            if not self._add_lines(bench, lines):
+            if not self._add_lines(bench, lines, self._deadline):
                 return False
         return True
 
@@ -267,8 +273,8 @@ class _Run:
         lines = [(grid, 0, worst.c_in)] if worst.c_in not in rows else []
         return lines + ([(grid, 1, worst.c_out)] if worst.c_out not in columns else [])
 
-    def _add_lines(self, bench: Bench, lines: Sequence[tuple[WidthGrid, int, int]]) -> bool:
-        """Measure lines (grid, axis, width) of grids, some sessions at a time; tell whether all were."""
+    def _add_lines(self, bench: Bench, lines: Sequence[tuple[WidthGrid, int, int]], until: float) -> bool:
+        """Measure lines (grid, axis, width) of grids, some sessions at a time; tell whether all were, `until` then."""
         ahead: dict[Unit, tuple[list[int], list[int]]] = {
             shape: (list(rows), list(columns)) for shape, (rows, columns) in self._knots.items()
         }
@@ -277,13 +283,16 @@ class _Run:
         for grid, axis, width in lines:
             axes = ahead[grid.shape]
             line = grid.units([width], axes[1]) if axis == 0 else grid.units(axes[0], [width])
-            if width in axes[axis]:
+            if width in axes[axis] or (not grid.one_width and len(axes[0]) * len(axes[1]) >= MOST_POINTS):
                 continue
             axes[axis].append(width)
             steps.append((grid.shape, axis, width, line))
             waiting += line
         self.plan(bench, waiting)
         while steps:
+            if time.perf_counter() > until:
+                self._planned = self._done
+                return False
             chunk: list[Unit] = []
             taken: list[tuple[Unit, int, int, list[Unit]]] = []
             while steps and (not taken or len(chunk) < 180):
