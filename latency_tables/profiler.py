@@ -193,7 +193,7 @@ class _Run:
             return False
         self._measure_doubtful(bench)
         refined = self._refine(bench)
-        checked = self._measure_doubtful(bench) and self._check(bench)
+        checked = self._check(bench)
         bench.repeat_drifted()
         return self._measure_doubtful(bench) and refined and checked
 
