@@ -2,19 +2,30 @@
 
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from autoprune.costs.budget import Budget, Limit
 from autoprune.costs.quantities import LATENCY, NS_PER_MS
 from autoprune.errors import ExportError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.onnx_export import export_onnx
-from autoprune.latency_tables.measure import Latency, measure_side_by_side
+from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME, processor_name
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.search.driver import SearchResult
 from autoprune.search.searcher import Trial
+
+
+class Timer(Protocol):
+    """Times ONNX files in turn: on this machine :func:`measure_side_by_side`, elsewhere a ``DeviceTimer``."""
+
+    def __call__(self, paths: Sequence[Path], *, input_shape: tuple[int, ...], threads: int = 1) -> list[Latency]:
+        """Return one measurement per file, in the order of `paths`."""
+        ...
+
 
 #: Candidates of one search that are timed at most.
 MOST_TIMED = 5
@@ -35,6 +46,7 @@ class LatencyCheck:
         unpruned: ONNX file of the unpruned network.
         evaluator: Builds the candidates.
         threads: Of onnxruntime.
+        timer: Times files on the device that the budget speaks of.
 
     """
 
@@ -42,6 +54,7 @@ class LatencyCheck:
     unpruned: Path
     evaluator: Evaluator
     threads: int
+    timer: Timer
 
     def first_that_holds(self, found: SearchResult, policy: str) -> Trial:
         """Return the best trial of a search whose network holds the limit when it is timed whole.
@@ -99,7 +112,7 @@ class LatencyCheck:
 
     def _timed(self, path: Path) -> tuple[Latency, Latency]:
         """Time the unpruned network and another file in turn."""
-        unpruned, pruned = measure_side_by_side(
+        unpruned, pruned = self.timer(
             [self.unpruned, path], input_shape=self.evaluator.problem.network.input_shape, threads=self.threads
         )
         return unpruned, pruned

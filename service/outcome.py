@@ -16,7 +16,7 @@ from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
-from autoprune.service.latency_check import latency_limit, measured_here, share_of_limit
+from autoprune.service.latency_check import latency_limit, share_of_limit
 from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
 from autoprune.service.spec import JobSpec
 
@@ -68,17 +68,32 @@ class Finalist:
         return self.folder / FILES["onnx"]
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Latencies of the unpruned and the pruned file, timed in turn.
+
+    Attributes:
+        unpruned: Of the unpruned network.
+        pruned: Of the finalist.
+        on_device: Whether they were timed on the device of the job's latency table.
+
+    """
+
+    unpruned: Latency
+    pruned: Latency
+    on_device: bool
+
+
 def policy_outcome(
     finalist: Finalist,
     spec: JobSpec,
     inputs: Inputs,
+    timed: Timed,
     *,
-    unpruned: Latency,
-    latency: Latency,
     score: Callable[[fx.GraphModule], Scores],
 ) -> PolicyOutcome:
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
-    certificate = _certificate(finalist, spec, inputs, unpruned, latency)
+    certificate = _certificate(finalist, spec, inputs, timed)
     write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
     trials, best, screening = finalist.search.trials, finalist.search.best, finalist.search.screening
     tuned = finalist.finetuned
@@ -170,19 +185,18 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _latency_budget(spec: JobSpec, inputs: Inputs, unpruned: Latency, pruned: Latency) -> dict[str, object]:
-    """Say which table the latency was predicted from, and whether this machine could check its budget."""
+def _latency_budget(spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
+    """Say which table latency was predicted from, and how the measured latency stands to its budget."""
     table, limit = inputs.latencies, latency_limit(Budget.parse(spec.budget))
     if table is None:
         return {}
-    here = measured_here(table)
-    facts: dict[str, object] = {"device": table.conditions.device, "table": table.sha256, "measured_on_device": here}
-    return facts if limit is None or not here else {**facts, "share_of_limit": share_of_limit(limit, unpruned, pruned)}
+    facts = {"device": table.conditions.device, "table": table.sha256, "measured_on_device": timed.on_device}
+    if limit is None or not timed.on_device:
+        return facts
+    return {**facts, "share_of_limit": share_of_limit(limit, timed.unpruned, timed.pruned)}
 
 
-def _certificate(
-    finalist: Finalist, spec: JobSpec, inputs: Inputs, unpruned: Latency, latency: Latency
-) -> dict[str, object]:
+def _certificate(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
     """Put together what was measured on the exported file."""
     problem, splits = inputs.problem, inputs.splits
     return Certificate(
@@ -198,10 +212,11 @@ def _certificate(
         parity_images=finalist.parity_images,
         masked_error=finalist.masked_error,
         latency={
-            **_latency_budget(spec, inputs, unpruned, latency),
-            "pruned": latency.to_dict(),
-            "unpruned": unpruned.to_dict(),
-            "speedup": unpruned.p10_ms / latency.p10_ms,  # medians of a busy machine differ up to sevenfold, p10 hardly
+            **_latency_budget(spec, inputs, timed),
+            "pruned": timed.pruned.to_dict(),
+            "unpruned": timed.unpruned.to_dict(),
+            # medians of a busy machine differ up to sevenfold, 10th percentiles hardly
+            "speedup": timed.unpruned.p10_ms / timed.pruned.p10_ms,
         },
         splits={"fit": splits.fit.sha256, "search": splits.search.sha256, "report": splits.report.sha256},
         seed=spec.seed,

@@ -5,6 +5,7 @@ already evaluated, everything else is recomputed from the seed, and the result i
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ from autoprune.search.searcher import Searcher, Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
-from autoprune.service.latency_check import LatencyCheck, latency_limit, measured_here
-from autoprune.service.outcome import FILES, Finalist, job_result, policy_outcome, write_text
+from autoprune.service.latency_check import LatencyCheck, Timer, latency_limit, measured_here
+from autoprune.service.outcome import FILES, Finalist, Timed, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
@@ -52,6 +53,9 @@ LONG_SEARCH_MACS = 2e12
 
 RESULT, REPORT, JOURNAL = "result.json", "report.html", "journal.sqlite"
 
+#: What a search has trained so far; gone when the job is complete.
+CHECKPOINTS = "checkpoints"
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -63,6 +67,7 @@ class _Job:
     directory: Path
     progress: Callable[[Progress], None]
     should_stop: Callable[[], bool]
+    timer: Timer | None
 
     def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
         """Report progress."""
@@ -75,10 +80,18 @@ def run_job(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    timer: Timer | None = None,
 ) -> JobResult:
     """Run one whole job and leave its artifacts in `directory`.
 
     ``result.json`` is removed first and written last: where it exists, the job is complete.
+
+    Args:
+        spec: What to do.
+        directory: Folder of the artifacts; made if it is missing.
+        progress: Told how far the job is.
+        should_stop: Asked now and then whether to stop.
+        timer: Times files on the device that `spec` names; without, this machine times them.
 
     Raises:
         AutopruneError: Bad input, an infeasible budget, or a result that does not hold what it claims.
@@ -93,7 +106,7 @@ def run_job(
     for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
         stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
-    job = _Job(spec, inputs, evaluator, directory, progress, should_stop)
+    job = _Job(spec, inputs, evaluator, directory, progress, should_stop, timer)
     network = inputs.problem.network
     unpruned = directory / "unpruned.onnx"
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
@@ -107,14 +120,15 @@ def run_job(
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
     threads = 1 if inputs.latencies is None else inputs.latencies.conditions.threads
-    base, *latencies = measure_side_by_side(files, input_shape=network.input_shape, threads=threads)
+    base, *latencies = (timer or measure_side_by_side)(files, input_shape=network.input_shape, threads=threads)
     job.say("report", 0, len(finalists) + 1, "scoring on the report split")
     score = scorer(inputs.splits.report, network.module)
     outcomes: list[PolicyOutcome] = []
     for finalist, latency in zip(finalists, latencies, strict=True):
         job.say("report", len(outcomes) + 1, len(finalists) + 1, "scoring on the report split", finalist.policy)
         pair = (base, latency) if check is None else check.confirmed(finalist.onnx, base, latency)
-        outcomes.append(policy_outcome(finalist, spec, inputs, unpruned=pair[0], latency=pair[1], score=score))
+        timed = Timed(*pair, on_device=_is_timed_on_device(job))
+        outcomes.append(policy_outcome(finalist, spec, inputs, timed, score=score))
     warnings = [
         f"policy {each.policy!r}: the equations of {', '.join(each.unsolved)} are singular; their weights stay"
         for each in finalists
@@ -131,6 +145,7 @@ def run_job(
     )
     write_report(result, directory / REPORT)
     write_text(directory / RESULT, result.model_dump_json(indent=1))
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     job.say("done", 1, 1, "finished")
     return result
 
@@ -193,7 +208,7 @@ def _trainer(job: _Job, policy: str) -> TunedEvaluator | None:
         job.evaluator,
         job.inputs.splits.for_search(),
         steps=job.spec.short_term_steps,
-        checkpoints=job.directory / policy / "checkpoints",
+        checkpoints=job.directory / CHECKPOINTS / policy,
     )
 
 
@@ -207,11 +222,18 @@ def _winner(job: _Job, policy: str, best: Trial) -> fx.GraphModule:
 
 
 def _latency_check(job: _Job, unpruned: Path) -> LatencyCheck | None:
-    """Return what times candidates whole; None where latency is not limited, or not this machine's."""
+    """Return what times candidates whole; None where latency is not limited, or the device is out of reach."""
     table, limit = job.inputs.latencies, latency_limit(Budget.parse(job.spec.budget))
-    if table is None or limit is None or not measured_here(table):
+    if table is None or limit is None or not _is_timed_on_device(job):
         return None
-    return LatencyCheck(limit, unpruned, job.evaluator, table.conditions.threads)
+    timer = job.timer or measure_side_by_side
+    return LatencyCheck(limit, unpruned, job.evaluator, table.conditions.threads, timer)
+
+
+def _is_timed_on_device(job: _Job) -> bool:
+    """Tell whether files are timed on the device that the job's latency table is of."""
+    table = job.inputs.latencies
+    return table is not None and (job.timer is not None or measured_here(table))
 
 
 def _finalist(job: _Job, policy: str, found: SearchResult, check: LatencyCheck | None) -> Finalist:

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.device_records import DeviceRecords
 from autoprune.service.failure import kind_of
 from autoprune.service.job_inputs import resolve
 from autoprune.service.locks import held
@@ -28,6 +30,9 @@ PROGRESS_S = 0.25
 EXIT_STOPPED = 75
 _EXIT_LOCKED = 76
 _LOCK_S = 5.0
+
+if TYPE_CHECKING:
+    from autoprune.service.device_work import DeviceTimer
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +89,18 @@ def _compute(settings: Settings, records: Records, job_id: str, attempt: int, st
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
     progress = _ProgressWriter(records, job_id, attempt)
-    run_job(resolved, artifacts, progress=progress, should_stop=stop.is_set)
+    timer = _timer(resolved, records, FileStore(settings.home / "store"), stop)
+    run_job(resolved, artifacts, progress=progress, should_stop=stop.is_set, timer=timer)
+
+
+def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":
+    """Return what times files on the device of a job, if that device asks for work."""
+    from autoprune.service.device_work import DeviceTimer, is_polling  # imports onnxruntime
+
+    devices = DeviceRecords(records)
+    if spec.device is None or not is_polling(devices, spec.device):
+        return None
+    return DeviceTimer(devices, store, spec.device, should_stop=stop.is_set)
 
 
 class _ProgressWriter:

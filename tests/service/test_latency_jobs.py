@@ -1,0 +1,179 @@
+"""Jobs within a budget of latency: what the table promises is held, and what is measured has the last word."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoprune.costs.fused_units import fused_units, structure_key
+from autoprune.costs.table_request import table_request
+from autoprune.errors import BudgetError, ExportError, InfeasibleBudgetError, LatencyTableError
+from autoprune.formats.load import load_network
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.groups.channel_group import find_groups
+from autoprune.latency_tables.measure import Latency
+from autoprune.latency_tables.session import RUNTIME
+from autoprune.latency_tables.table import ONE_WIDTH, Calibration, Conditions, LatencyTable, Timing
+from autoprune.latency_tables.unit import Unit
+from autoprune.service.demo_network import train_demo_network
+from autoprune.service.latency_check import Timer
+from autoprune.service.pipeline import run_job
+from autoprune.service.result import JobResult
+from autoprune.service.spec import JobSpec, read_spec
+
+
+def _microseconds(unit: Unit) -> float:
+    """Return a made-up staircase: 8 channels at a time."""
+    rows, columns = unit.output_hw
+    blocks = -(-unit.c_in // 8) * -(-unit.c_out // 8)
+    return 1.0 + blocks * rows * columns * max(1, unit.kernel[0] * unit.kernel[1]) / 20
+
+
+def _table(model: Path, *, error: float = 0.02) -> LatencyTable:
+    """Return the made-up table of a device that is not this machine."""
+    network = load_network(model)
+    groups = find_groups(network)
+    units = fused_units(network, groups)
+    entries = {}
+    for grid in table_request(units, groups):
+        for c_out in grid.c_out:
+            for c_in in (c_out,) if grid.shape.op in ONE_WIDTH else grid.c_in:
+                unit = grid.shape.with_channels(c_in, c_out)
+                time_us = _microseconds(unit)
+                entries[unit] = Timing(time_us, 0.9 * time_us, 1.1 * time_us, 10)
+    calibration = Calibration(1.1, 5.0, error, 2 * error, ((100.0, 100.0 * (1 + error)),))
+    conditions = Conditions("toaster", "mips", RUNTIME)
+    return LatencyTable(conditions, entries, {structure_key(units): calibration}, {"processor": "toaster 3000"})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "digits.onnx"
+    network, module, _ = train_demo_network(epochs=2)
+    export_onnx(module, path, input_shape=network.input_shape)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(model: Path) -> Path:
+    path = model.parent / "toaster.json"
+    _table(model).save(path)
+    return path
+
+
+def _spec(model: Path, table: Path, **changes: object) -> JobSpec:
+    values: dict[str, object] = {
+        "model": str(model),
+        "dataset": "digits",
+        "budget": "latency=60%",
+        "device": str(table),
+        "policies": ["uniform", "exact", "netadapt"],
+        "evaluations": 12,
+    }
+    return read_spec(values | changes)
+
+
+@pytest.fixture(scope="module")
+def job(model: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path]:
+    folder = tmp_path_factory.mktemp("job")
+    return run_job(_spec(model, table), folder), folder
+
+
+def test_every_policy_holds_the_limit_less_the_error_of_the_table(job: tuple[JobResult, Path]) -> None:
+    result, folder = job
+    assert result.limits["latency"] == int(int(0.6 * result.cost["latency"]) * 0.98)
+    sizes = {group.name: group.units for group in result.groups}
+    for outcome in result.outcomes:
+        assert outcome.cost["latency"] <= result.limits["latency"]
+        assert all(kept % 8 == 0 or kept == sizes[name] for name, kept in outcome.kept.items())
+        certificate = json.loads((folder / outcome.artifacts["certificate"]).read_text())
+        assert certificate["latency"]["device"] == "toaster"
+        assert certificate["latency"]["measured_on_device"] is False
+        assert certificate["limits"]["latency"] == result.limits["latency"]
+
+
+def test_netadapt_walks_down_to_the_budget_and_the_report_draws_its_path(job: tuple[JobResult, Path]) -> None:
+    result, folder = job
+    outcome = next(each for each in result.outcomes if each.policy == "netadapt")
+    trials = {trial.number: trial for trial in outcome.trials}
+    steps = [trials[number].cost["latency"] for number in outcome.path]
+    assert steps[0] == result.cost["latency"]
+    assert all(after < before for before, after in itertools.pairwise(steps))
+    page = (folder / "report.html").read_text()
+    assert "netadapt, path" in page
+    assert "predicted latency" in page
+
+
+def test_the_predicted_latency_is_the_sum_of_the_units_times(model: Path, job: tuple[JobResult, Path]) -> None:
+    result, folder = job
+    outcome = result.outcomes[0]
+    pruned = load_network(folder / outcome.artifacts["onnx"])
+    units = fused_units(pruned, find_groups(pruned))
+    expected_us = 1.1 * sum(_microseconds(each.unit) for each in units) + 5
+    assert outcome.cost["latency"] == pytest.approx(1000 * expected_us, abs=50)
+
+
+def _device(*shares: float) -> Timer:
+    """Return a device on which pruned networks take these shares of the unpruned one's time, the last from then on."""
+    left = list(shares)
+
+    def time(paths: Sequence[Path], *, input_shape: tuple[int, ...], threads: int = 1) -> list[Latency]:
+        share = left.pop(0) if len(left) > 1 else left[0]
+        times = [1.0, *(share for _ in paths[1:])]
+        return [Latency(each, 0.9 * each, 1.1 * each, 10, 1, threads, "runtime", "toaster") for each in times]
+
+    return time
+
+
+def test_a_candidate_that_is_measured_too_slow_gives_way_to_a_faster_one(
+    model: Path, table: Path, tmp_path: Path
+) -> None:
+    spec = _spec(model, table, policies=["exact"])
+    expected = run_job(spec, tmp_path / "fast", timer=_device(0.5))
+    found = run_job(spec, tmp_path / "slow", timer=_device(0.62, 0.59))
+    assert found.outcomes[0].cost["latency"] <= expected.outcomes[0].cost["latency"] * 0.6 / 0.62
+    latency = found.outcomes[0].certificate["latency"]
+    assert isinstance(latency, dict)
+    assert latency["measured_on_device"] is True
+    assert latency["share_of_limit"] == pytest.approx(0.59 / 0.6)
+
+
+def test_a_job_whose_candidates_are_all_too_slow_fails_and_says_by_how_much(
+    model: Path, table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=r"took 166\.7% of what the budget allows"):
+        run_job(_spec(model, table, policies=["uniform"]), tmp_path, timer=_device(1.0))
+
+
+def test_budgets_of_latency_need_a_table_that_can_be_believed(model: Path, table: Path, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="give its latency table with --device"):
+        run_job(_spec(model, table, device=None), tmp_path)
+    bad = tmp_path / "bad.json"
+    _table(model, error=0.2).save(bad)
+    with pytest.raises(LatencyTableError, match=r"mean error of 20\.0%.*at most 10%"):
+        run_job(_spec(model, bad), tmp_path)
+    stranger = tmp_path / "stranger.json"
+    replace(_table(model), calibrations={}).save(stranger)
+    with pytest.raises(LatencyTableError, match="never compared with this network measured whole"):
+        run_job(_spec(model, stranger), tmp_path)
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest reachable value is .* ms"):
+        run_job(_spec(model, table, budget="latency=1%"), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_latency_and_parameters_are_limited_together(model: Path, table: Path, tmp_path: Path) -> None:
+    result = run_job(_spec(model, table, budget="latency=70%,params=50%", policies=["uniform", "exact"]), tmp_path)
+    for outcome in result.outcomes:
+        assert outcome.cost["latency"] <= result.limits["latency"]
+        assert outcome.cost["params"] <= result.limits["params"]
+
+
+def test_short_term_training_leaves_no_checkpoints_behind(model: Path, table: Path, tmp_path: Path) -> None:
+    result = run_job(
+        _spec(model, table, policies=["netadapt"], evaluations=6, short_term_steps=2, netadapt_rule="paper"), tmp_path
+    )
+    assert result.outcomes[0].cost["latency"] <= result.limits["latency"]
+    assert not (tmp_path / "checkpoints").exists()
