@@ -20,10 +20,12 @@ from autoprune.network.layers import ACTIVATIONS, Add, Constant, Mean
 from autoprune.network.network import Network, Shape
 
 #: Activations that onnxruntime runs within a convolution.
-_FUSED = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leakyrelu", nn.Sigmoid: "sigmoid"}
+_FUSED = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leakyrelu", nn.Sigmoid: "sigmoid", nn.Hardswish: "hardswish",
+}  # fmt: skip
 
 #: How activations that stay on their own are named.
-_NAMES = {**_FUSED, nn.Hardswish: "hardswish", nn.SiLU: "silu", nn.PReLU: "prelu"}
+_NAMES = {**_FUSED, nn.SiLU: "silu", nn.PReLU: "prelu"}
 
 
 @dataclass(frozen=True, slots=True)
