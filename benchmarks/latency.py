@@ -21,8 +21,10 @@ import numpy as np
 from autoprune.costs.budget import Budget
 from autoprune.costs.quantities import LATENCY, NS_PER_MS
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.latency_tables.device_name import device_name
 from autoprune.latency_tables.device_run import measure_work
 from autoprune.latency_tables.measure import Latency, measure_side_by_side
+from autoprune.latency_tables.session import processor_name
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.network.network import Network
 from autoprune.problem import Counts, PruningProblem, pruning_problem
@@ -143,7 +145,9 @@ def _table(arguments: argparse.Namespace, name: str, network: Network) -> tuple[
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             work = device_work(network, Path(folder), KitOptions(time_budget_s=60 * arguments.minutes))
-            measured = measure_work(work, Path(folder), device="this-machine", state=path.with_suffix(".jsonl"))
+            measured = measure_work(
+                work, Path(folder), device=device_name(processor_name()), state=path.with_suffix(".jsonl")
+            )
         assert measured.table is not None
         measured.table.save(path)
         path.with_suffix(".seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
