@@ -227,7 +227,7 @@ def _latency_check(job: _Job, unpruned: Path) -> LatencyCheck | None:
     if table is None or limit is None or not _is_timed_on_device(job):
         return None
     timer = job.timer or measure_side_by_side
-    return LatencyCheck(limit, unpruned, job.evaluator, table.conditions.threads, timer)
+    return LatencyCheck(limit, unpruned, job.evaluator, table.conditions.threads, timer, job.spec.opset)
 
 
 def _is_timed_on_device(job: _Job) -> bool:

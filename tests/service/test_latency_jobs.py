@@ -141,6 +141,19 @@ def test_a_candidate_that_is_measured_too_slow_gives_way_to_a_faster_one(
     assert latency["share_of_limit"] == pytest.approx(0.59 / 0.6)
 
 
+def test_a_candidate_that_holds_by_a_hair_gives_way_to_a_faster_one_or_is_taken(
+    model: Path, table: Path, tmp_path: Path
+) -> None:
+    spec = _spec(model, table, policies=["exact"])
+    expected = run_job(spec, tmp_path / "fast", timer=_device(0.5))
+    found = run_job(spec, tmp_path / "close", timer=_device(0.597, 0.58))
+    assert found.outcomes[0].cost["latency"] < expected.outcomes[0].cost["latency"]
+    only = run_job(_spec(model, table, policies=["uniform"]), tmp_path / "only", timer=_device(0.597))
+    latency = only.outcomes[0].certificate["latency"]
+    assert isinstance(latency, dict)
+    assert latency["share_of_limit"] == pytest.approx(0.597 / 0.6)
+
+
 def test_a_job_whose_candidates_are_all_too_slow_fails_and_says_by_how_much(
     model: Path, table: Path, tmp_path: Path
 ) -> None:
