@@ -1,6 +1,7 @@
 """What values of a latency table can be; every refusal says what was expected and what was found."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,8 @@ def check_calibration(scale: object, offset_us: object, error: object, worst: ob
             raise LatencyTableError(f"calibration: {name}: expected a finite number, found {value!r}")
     if not scale > 0:  # type: ignore[operator]
         raise LatencyTableError(f"calibration: scale: expected a number above 0, found {scale!r}")
+    if not offset_us >= 0:  # type: ignore[operator]
+        raise LatencyTableError(f"calibration: offset_us: expected microseconds, at least 0, found {offset_us!r}")
     if not 0 <= error <= worst:  # type: ignore[operator]
         raise LatencyTableError(f"calibration: expected 0 <= error <= worst, found error {error}, worst {worst}")
     if not isinstance(points, tuple) or len(points) > MOST_POINTS:
@@ -118,5 +121,7 @@ def check_text(name: str, value: object) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether `value` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether `value` is a finite number that a float can hold; JSON has whole numbers of any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max if isinstance(value, int) else math.isfinite(value)

@@ -11,14 +11,15 @@ def check_device(name: object) -> str:
     """Return the name of a device if it is one.
 
     Raises:
-        LatencyTableError: It is not: such names become file names, so paths and odd letters are none.
+        LatencyTableError: It is not: such names become file names, so paths and odd letters are none; and where a
+            name is asked for, ``.json`` at the end means a file.
 
     """
-    if not isinstance(name, str) or not _DEVICE.fullmatch(name) or ".." in name:
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name) or ".." in name or name.endswith(".json"):
         shown = name[:100] if isinstance(name, str) else name
         raise LatencyTableError(
-            "a device's name is up to 48 letters, digits, '.', '_' and '-' that begin with a letter or digit, such as "
-            f"raspberry-pi-5; found {shown!r}"
+            "a device's name is up to 48 letters, digits, '.', '_' and '-' that begin with a letter or digit and do "
+            f"not end in .json, such as raspberry-pi-5; found {shown!r}"
         )
     return name
 

@@ -16,6 +16,8 @@ MOST_WIDTHS = 4096
 MOST_GRIDS = 10_000
 MOST_NETWORKS = 1000
 
+#: Paths within a kit, on any system: no drives, no backslashes, nothing that a file system does not take.
+_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,7 +52,7 @@ class WholeNetwork:
         """Read what :meth:`to_dict` wrote; LatencyTableError for anything else."""
         values = _fields("a network", data, ("file", "sha256", "input_shape", "units"))
         path, shape = values["file"], values["input_shape"]
-        if not isinstance(path, str) or not path or "\\" in path or path.startswith("/") or ".." in path.split("/"):
+        if not isinstance(path, str) or len(path) > 200 or not _PATH.fullmatch(path):
             raise LatencyTableError(f"work: a network's file is a path within the kit, found {str(path)[:100]!r}")
         if not isinstance(values["sha256"], str) or not _SHA256.fullmatch(values["sha256"]):
             raise LatencyTableError(f"work: {path}: expected a sha256, found {str(values['sha256'])[:100]!r}")

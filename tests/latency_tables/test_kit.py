@@ -177,6 +177,8 @@ def test_what_a_kit_refuses(kit: Path, tmp_path: Path, capsys: pytest.CaptureFix
             "within the kit",
         ),
         ({"networks": [{"file": "/x", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]}, "within the kit"),
+        ({"networks": [{"file": "C:x", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]}, "within the kit"),
+        ({"networks": [{"file": "x\0", "sha256": "0" * 64, "input_shape": [1, 2, 3], "units": []}]}, "within the kit"),
         ({"networks": [{"file": "x", "sha256": "0", "input_shape": [1, 2, 3], "units": []}]}, "expected a sha256"),
         ({"networks": [{"file": "x", "sha256": "0" * 64, "input_shape": [1], "units": []}]}, "input shape"),
         ({"conditions": {"threads": 0, "batch": 1, "precision": "fp32", "graph_options": "all"}}, "threads"),

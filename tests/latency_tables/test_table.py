@@ -41,7 +41,7 @@ def table(**changes: object) -> LatencyTable:
             **entries([8, 16, 32], [8, 24, 64]),
             **{DEPTHWISE.with_channels(c, c): timing(float(c)) for c in (8, 16, 32)},
         },
-        "calibrations": {"abc": Calibration(1.02, -3.5, 0.02, 0.05, ((100.0, 101.0), (200.0, 195.0)))},
+        "calibrations": {"abc": Calibration(1.02, 3.5, 0.02, 0.05, ((100.0, 101.0), (200.0, 195.0)))},
         "provenance": {"measured_at": "2026-01-02T03:04:05+00:00", "drift": 0.01},
     }
     return LatencyTable(**{**values, **changes})
@@ -206,6 +206,7 @@ ROW = ("units", 0, "times", 0)
         (put("conditions", "gpu", value=1), "conditions: .*unknown 'gpu'"),
         (put("conditions", "device", value="../../etc/passwd"), "a device's name"),
         (put("conditions", "device", value="a..b"), "a device's name"),
+        (put("conditions", "device", value="a.json"), "do not end in .json"),
         (put("conditions", "precision", value="bf16"), "precision: expected one of fp32, int8"),
         (put("conditions", "graph_options", value=3), "graph_options: expected one of"),
         (put("conditions", "threads", value=True), "threads: expected a whole number"),
@@ -214,6 +215,7 @@ ROW = ("units", 0, "times", 0)
         (put("conditions", value=[]), "conditions: expected an object, found list"),
         (put(*ROW, 2, value=0.0), "median_us: expected microseconds above 0, found 0.0"),
         (put(*ROW, 2, value=-1.0), "above 0, found -1.0"),
+        (put(*ROW, 2, value=10**400), "median_us: expected microseconds"),
         (put(*ROW, 4, value=1e300), "p90_us: expected microseconds"),
         (put(*ROW, 3, value="7"), "p10_us: expected microseconds above 0, found '7'"),
         (put(*ROW, 3, value=1000.0), "expected p10 <= median <= p90"),
@@ -233,6 +235,7 @@ ROW = ("units", 0, "times", 0)
         (put("units", 0, value=7), "units: expected an object"),
         (put("calibrations", "abc", "scale", value=0), "scale: expected a number above 0"),
         (put("calibrations", "abc", "error", value=0.5), "expected 0 <= error <= worst"),
+        (put("calibrations", "abc", "offset_us", value=-1), "offset_us: expected microseconds, at least 0"),
         (put("calibrations", "abc", "offset_us", value="1"), "offset_us: expected a finite number"),
         (put("calibrations", "abc", "points", 0, value=[1.0]), "points: expected pairs"),
         (put("calibrations", "abc", "points", 0, value=[1.0, -1.0]), "microseconds above 0"),
