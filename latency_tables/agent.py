@@ -25,8 +25,12 @@ RESULT_VERSION = 1
 _TIMEOUT_S = 60.0
 _MOST_REPLY_BYTES = 64 * 2**20
 _MOST_WAIT_S = 300.0
+#: How often a result is sent to a service that cannot be reached, and seconds before the second time; then twice that.
+_SENDS, _RESEND_S = 10, 5.0
 #: Answers to a result after which the agent goes on: somebody else was first, or the service does not want it.
 _REFUSED = (409, 413, 422)
+#: Answer for files of work that has ended meanwhile.
+_GONE = 404
 
 
 class ServiceError(AutopruneError):
@@ -114,13 +118,16 @@ class Agent:
             document = self._measured(data, should_stop)
         except Cancelled:
             raise
-        except ServiceError:
-            raise
+        except ServiceError as error:
+            if error.status != _GONE:
+                raise
+            say(f"{work_id}: the service has no use for it any more: {error}")
+            return True
         except AutopruneError as error:
             say(f"{work_id}: {error}")
             document = {"format": RESULT_FORMAT, "version": RESULT_VERSION, "error": str(error)[:2000]}
         try:
-            self._send(f"{self._url}/work/{work_id}/result", document)
+            self._deliver(f"{self._url}/work/{work_id}/result", document, say, should_stop)
         except ServiceError as error:
             if error.status not in _REFUSED:
                 raise
@@ -139,6 +146,22 @@ class Agent:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._request(f"{self._url}/files/{network.sha256}", most=2**31))
             return result_document(measure_work(work, folder, device=self._device, should_stop=should_stop))
+
+    def _deliver(
+        self, url: str, document: dict[str, Any], say: Callable[[str], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Post a document, again and again while the service cannot be reached: measuring it anew takes longer."""
+        wait_s = _RESEND_S
+        for left in reversed(range(_SENDS)):
+            try:
+                self._send(url, document)
+                return
+            except ServiceError as error:
+                if not left or should_stop() or (error.status is not None and error.status < 500):
+                    raise
+                say(f"{error}; sending again in {wait_s:.0f} s")
+            _wait(wait_s, should_stop)
+            wait_s = min(2 * wait_s, _MOST_WAIT_S)
 
     def _send(self, url: str, document: dict[str, Any]) -> None:
         """Post a document as an uploaded file."""

@@ -48,6 +48,11 @@ def table_id(conditions: Conditions) -> str:
     return f"{conditions.device}.{digest[:12]}"
 
 
+def device_of(stored_id: str) -> str:
+    """Return the device of the table with this id."""
+    return stored_id.rpartition(".")[0]
+
+
 def check_is_of(table: LatencyTable, device: str) -> None:
     """Make sure that a table is of a device.
 
@@ -107,17 +112,21 @@ class TableStore:
         """Return all tables by id; errors as of :meth:`get`."""
         return [StoredTable(path.stem, path, LatencyTable.load(path)) for path in self._paths()]
 
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids of all tables, without reading them."""
+        return tuple(sorted(path.stem for path in self._paths()))
+
     def of_device(self, device: str) -> list[StoredTable]:
         """Return the tables of one device; errors as of :meth:`get`."""
         return [
             StoredTable(path.stem, path, LatencyTable.load(path))
             for path in self._paths()
-            if path.stem.rpartition(".")[0] == device
+            if device_of(path.stem) == device
         ]
 
     def devices(self) -> tuple[str, ...]:
         """Return the names of all devices with tables."""
-        return tuple(sorted({path.stem.rpartition(".")[0] for path in self._paths()}))
+        return tuple(sorted({device_of(stored_id) for stored_id in self.ids()}))
 
     def _paths(self) -> Iterator[Path]:
         """Yield the files, the user's own before shipped ones of the same id."""
@@ -153,7 +162,7 @@ def find_table(
     store = TableStore(home)
     found = store.of_device(name)
     if not found:
-        if "." in name and any(path == name for path in (each.id for each in store.all())):
+        if name in store.ids():
             return store.get(name).table
         raise UnknownNameError("device", name, store.devices())
     fitting = [

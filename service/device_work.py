@@ -1,10 +1,10 @@
 """Work for devices that ask for it: queued with its files, and its results checked before they are kept."""
 
 import json
-import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from autoprune.latency_tables.table import Conditions, LatencyTable
 from autoprune.latency_tables.work import WholeNetwork, Work
 from autoprune.network.network import Network, Shape
 from autoprune.service.device_kit import KitOptions, device_work, networks_only
-from autoprune.service.device_records import DeviceRecords
+from autoprune.service.device_records import DeviceRecords, WorkStateError
 from autoprune.service.device_tables import TableStore, check_is_of
 from autoprune.service.records import NotFoundError
 from autoprune.service.store import FileStore
@@ -27,6 +27,9 @@ from autoprune.service.tables import DeviceWorkRow, Json, WorkState, now
 
 ONNX = ".onnx"
 MOST_RESULT_BYTES = 64 * 2**20
+
+#: An hour: no inference takes that long.
+_MOST_MS = 3.6e6
 
 _POLL_S = 0.5
 
@@ -124,6 +127,8 @@ class DeviceTimer:
     def __call__(self, paths: Sequence[Path], *, input_shape: Shape, threads: int = 1) -> list[Latency]:
         """Return one measurement per file, in the order of `paths`; the same file may be there several times.
 
+        Work that is no longer waited for is withdrawn, so that the device does not measure for nobody.
+
         Raises:
             LatencyTableError: No result came in time, or the device could not measure.
             StorageError: The files cannot be stored.
@@ -131,7 +136,12 @@ class DeviceTimer:
 
         """
         row = queue_files(self.devices, self.store, self.device, paths, input_shape=input_shape, threads=threads)
-        return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
+        try:
+            return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
+        except (Cancelled, LatencyTableError) as error:
+            with suppress(WorkStateError):  # the device said that it could not
+                self.devices.finish(row.id, error=f"nobody waits for it any more: {error}")
+            raise
 
 
 def is_polling(devices: DeviceRecords, device: str, *, within_s: float = 900.0) -> bool:
@@ -234,7 +244,7 @@ def _latency(data: object, conditions: Conditions) -> Latency:
     if not isinstance(data, dict) or set(data) != names:
         raise LatencyTableError(f"result: a latency has the fields {sorted(names)}")
     times = [data[name] for name in ("p10_ms", "median_ms", "p90_ms")]
-    numbers = all(isinstance(value, int | float) and math.isfinite(value) and value > 0 for value in times)
+    numbers = all(isinstance(value, int | float) and 0 < value <= _MOST_MS for value in times)
     if not numbers or sorted(times) != times or not isinstance(data["repeats"], int) or data["repeats"] < 1:
         raise LatencyTableError(f"result: expected times above 0 with p10 <= median <= p90 and repeats, found {times}")
     if (data["threads"], data["batch"], data["runtime"]) != (conditions.threads, conditions.batch, conditions.runtime):

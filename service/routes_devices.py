@@ -12,7 +12,7 @@ from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.dependencies import TheService, documented, only_fields
 from autoprune.service.device_kit import KitOptions
 from autoprune.service.device_records import DeviceRecords
-from autoprune.service.device_tables import StoredTable, TableStore, check_is_of
+from autoprune.service.device_tables import StoredTable, TableStore, check_is_of, device_of
 from autoprune.service.device_views import DeviceView, LatencyTableView, TakenWork, WorkView
 from autoprune.service.device_work import MOST_RESULT_BYTES, accept_result, queue_model, stored_file
 from autoprune.service.records import NotFoundError
@@ -96,8 +96,8 @@ def get_devices(service: TheService) -> list[DeviceView]:
     seen = {row.name: row.seen_at for row in devices.all()}
     counts = devices.counts()
     ids: dict[str, list[str]] = {}
-    for stored in tables.all():
-        ids.setdefault(stored.table.conditions.device, []).append(stored.id)
+    for stored_id in tables.ids():
+        ids.setdefault(device_of(stored_id), []).append(stored_id)
     return [
         DeviceView(
             name=name,

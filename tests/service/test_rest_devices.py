@@ -175,6 +175,7 @@ def test_results_that_are_refused(live: Live, devices: DeviceRecords, tmp_path: 
         (result(None, {}), "latencies of 1 networks"),
         (result(None, {sha256: {**good, "p10_ms": 2.5}}), "p10 <= median"),
         (result(None, {sha256: {**good, "p10_ms": -1.0}}), "above 0"),
+        (result(None, {sha256: {**good, "p90_ms": 10**400}}), "above 0"),
         (result(None, {sha256: {**good, "note": 1}}), "a latency has the fields"),
         (result(None, {sha256: {**good, "threads": 4}}), "other threads"),
         (result(None, {sha256: good}, conditions=other), "device: expected 'agent-3', found 'agent-4'"),
@@ -203,12 +204,68 @@ def test_a_device_that_cannot_measure_says_why(live: Live, devices: DeviceRecord
         wait_for_latencies(devices, row.id, timeout_s=1)
 
 
+def test_work_that_nobody_waits_for_is_withdrawn(live: Live, devices: DeviceRecords, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(tiny_onnx())
+    store = FileStore(live.settings.home / "store")
+    for timer, error in (
+        (DeviceTimer(devices, store, "agent-6", should_stop=lambda: True), Cancelled),
+        (DeviceTimer(devices, store, "agent-6", timeout_s=0), LatencyTableError),
+    ):
+        with pytest.raises(error):
+            timer([path], input_shape=(3, 8, 8))
+    assert devices.open_work("agent-6") == []
+    assert live.client.get("/v1/devices/agent-6/work").status_code == 204
+
+
+def test_an_agent_whose_work_ends_while_it_downloads_goes_on(
+    live: Live, devices: DeviceRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(tiny_onnx())
+    row = queue_files(devices, FileStore(live.settings.home / "store"), "agent-7", [path], input_shape=(3, 8, 8))
+    agent, said = Agent(str(live.client.base_url), "agent-7"), list[str]()
+    request = agent._request
+
+    def withdrawn(url: str, **options: Any) -> bytes:  # noqa: ANN401 - handed on
+        if "/files/" in url:
+            devices.finish(row.id, error="withdrawn")
+        return request(url, **options)
+
+    monkeypatch.setattr(agent, "_request", withdrawn)
+    agent.run(once=True, interval_s=0.1, say=said.append)
+    assert "no use for it any more" in said[-1]
+
+
+def test_a_result_is_sent_again_while_the_service_is_away(
+    live: Live, devices: DeviceRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(tiny_onnx(image=(3, 8, 8)))
+    row = queue_files(
+        devices, FileStore(live.settings.home / "store"), "agent-8", [path], input_shape=(3, 8, 8), time_budget_s=0.1
+    )
+    monkeypatch.setattr("autoprune.latency_tables.agent._RESEND_S", 0.01)
+    agent, failures = Agent(str(live.client.base_url), "agent-8"), [None, 503]
+    send_once = agent._send
+
+    def shaky(url: str, document: dict[str, Any]) -> None:
+        if failures:
+            raise ServiceError("away", failures.pop())
+        send_once(url, document)
+
+    monkeypatch.setattr(agent, "_send", shaky)
+    agent.run(once=True, interval_s=0.1, say=lambda _: None)
+    assert devices.work(row.id).state == "done"
+
+
 def test_requests_that_are_refused(live: Live) -> None:
     assert "no model has the id" in problem(live.client.post("/v1/devices/x/work", json={"model_id": "none"}), 404)
     model = live.post_model(tiny_onnx(seed=9)).json()["id"]
     assert "networks" in problem(live.client.post("/v1/devices/x/work", json={"model_id": model, "networks": 1}))
     assert "a device's name" in problem(live.client.post("/v1/devices/-x/work", json={"model_id": model}))
     assert "a device's name" in problem(live.client.get("/v1/devices/a..b/work"))
+    assert "a device's name" in problem(live.client.get("/v1/devices/a.json/work"))  # would be a file of the server
     assert "no work has the id" in problem(live.client.get("/v1/devices/x/work/wrk_0"), 404)
     with pytest.raises(ServiceError, match="422: a device's name"):
         Agent(str(live.client.base_url), "x")._request(f"{live.client.base_url}/v1/devices/-/work")
