@@ -192,10 +192,6 @@ def pruning_problem(
         UnknownNameError: No such criterion.
 
     """
-    if round_to < 1:
-        raise BudgetError(f"round_to must be a whole number of channels, at least 1, found {round_to}")
-    if not 0 < max_ratio < 1:
-        raise BudgetError(f"max_ratio must lie between 0 and 1, found {max_ratio}")
     all_groups = groups or find_groups(network)
     chosen = all_groups.prunable(include_residual=include_residual)
     if not chosen:
@@ -203,11 +199,9 @@ def pruning_problem(
         raise ModelError(
             f"this network has no channel group that may be pruned ({reasons or 'no layer with channels'})"
         )
-    costs = cost_model(network, all_groups, chosen, opset=opset)
-    step = round_to if latencies is None else math.lcm(round_to, ALIGNMENT)
-    widths = tuple(allowed_widths(len(group), step, max_ratio) for group in chosen)
-    if latencies is not None:
-        costs = costs.with_latency(latency_cost(network, all_groups, chosen, widths, latencies))
+    widths, costs = widths_and_costs(
+        network, all_groups, chosen, round_to=round_to, max_ratio=max_ratio, latencies=latencies, opset=opset
+    )
     smallest = costs.cost([int(width[0]) for width in widths])
     limits = budget.resolve(costs.cost(costs.full()), smallest)
     if LATENCY in limits:
@@ -217,6 +211,35 @@ def pruning_problem(
     return PruningProblem(
         network, all_groups, chosen, costs, limits, widths, order, errors, statistics, criterion, fingerprint
     )
+
+
+def widths_and_costs(
+    network: Network,
+    all_groups: ChannelGroups,
+    groups: Sequence[ChannelGroup],
+    *,
+    round_to: int = 1,
+    max_ratio: float = MAX_RATIO,
+    latencies: LatencyTable | None = None,
+    opset: int = 18,
+) -> tuple[tuple[Counts, ...], CostModel]:
+    """Return what each of `groups` may keep, ascending, and what that costs; see :func:`pruning_problem`.
+
+    Raises:
+        BudgetError: `round_to` or `max_ratio` out of range.
+        LatencyTableError: The table does not know this network, or not well enough.
+
+    """
+    if round_to < 1:
+        raise BudgetError(f"round_to must be a whole number of channels, at least 1, found {round_to}")
+    if not 0 < max_ratio < 1:
+        raise BudgetError(f"max_ratio must lie between 0 and 1, found {max_ratio}")
+    step = round_to if latencies is None else math.lcm(round_to, ALIGNMENT)
+    widths = tuple(allowed_widths(len(group), step, max_ratio) for group in groups)
+    costs = cost_model(network, all_groups, groups, opset=opset)
+    if latencies is not None:
+        costs = costs.with_latency(latency_cost(network, all_groups, groups, widths, latencies))
+    return widths, costs
 
 
 def _with_margin(limit_ns: int, costs: CostModel, smallest_ns: int) -> int:

@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from autoprune.costs.budget import Budget
-from autoprune.costs.cost_model import cost_model
-from autoprune.costs.quantities import QUANTITIES
+from autoprune.costs.quantities import shown
 from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import find_groups
+from autoprune.latency_tables.table import LatencyTable
 from autoprune.network.network import Network
-from autoprune.problem import allowed_widths
+from autoprune.problem import widths_and_costs
 from autoprune.service import comparison
 from autoprune.service._cli_console import groups_table, stdout
 from autoprune.service._cli_options import spec_values
+from autoprune.service.device_tables import find_table
 from autoprune.service.inspection import group_views
 from autoprune.service.result import GroupView
 from autoprune.zoo.registry import ARCHITECTURES, build
@@ -77,6 +78,7 @@ def run_inspect(params: Mapping[str, object]) -> None:
         include_residual=bool(values["include_residual"]),
         round_to=int(str(values["round_to"])),
         max_ratio=float(str(values["max_ratio"])),
+        latencies=None if values["device"] is None else find_table(str(values["device"])),
     )
     budget = values["budget"]
     refusal, limits = (None, None) if budget is None else check_budget(inspection, str(budget))
@@ -86,7 +88,7 @@ def run_inspect(params: Mapping[str, object]) -> None:
     else:
         _show(stdout(), inspection)
         if limits is not None:
-            kept = ", ".join(f"{name} at most {most:,}" for name, most in limits.items())
+            kept = ", ".join(f"{name} at most {shown(name, most)}" for name, most in limits.items())
             stdout().print(f"[green]budget {escape(str(budget))} can be reached:[/] {kept}")
     if refusal is not None:
         raise refusal
@@ -111,22 +113,27 @@ def load_model(values: Mapping[str, object]) -> Network:
 
 
 def inspect_network(
-    network: Network, model: str, *, include_residual: bool = False, round_to: int = 1, max_ratio: float = 0.9
+    network: Network,
+    model: str,
+    *,
+    include_residual: bool = False,
+    round_to: int = 1,
+    max_ratio: float = 0.9,
+    latencies: LatencyTable | None = None,
 ) -> Inspection:
-    """Find all groups of `network` and the smallest cost a search could reach.
+    """Find all groups of `network` and the smallest cost a search could reach; latency too with a device's table.
 
     Raises:
+        LatencyTableError: The table does not know this network, or not well enough.
         BudgetError: `round_to` or `max_ratio` out of range.
 
     """
-    if round_to < 1:
-        raise BudgetError(f"--round-to must be a whole number of channels, at least 1, found {round_to}")
-    if not 0 < max_ratio < 1:
-        raise BudgetError(f"--max-ratio must lie between 0 and 1, found {max_ratio}")
     groups = find_groups(network)
     chosen = groups.prunable(include_residual=include_residual)
-    costs = cost_model(network, groups, chosen)
-    smallest = costs.cost([int(allowed_widths(len(group), round_to, max_ratio)[0]) for group in chosen])
+    widths, costs = widths_and_costs(
+        network, groups, chosen, round_to=round_to, max_ratio=max_ratio, latencies=latencies
+    )
+    smallest = costs.cost([int(width[0]) for width in widths])
     return Inspection(
         model,
         network.input_shape,
@@ -160,8 +167,8 @@ def _show(console: Console, inspection: Inspection) -> None:
     console.print("[dim]shares: what hangs on a group's channels; neighbours share layers, so they overlap[/]\n")
     count = len(inspection.searched)
     console.print(f"{count} of {len(inspection.groups)} groups can be pruned with these settings")
-    for name in QUANTITIES:
-        full, least = inspection.cost[name], inspection.smallest[name]
+    for name, full in inspection.cost.items():
+        least = inspection.smallest[name]
         share = f"{least / full:.1%}" if full else "-"
         label = comparison.QUANTITY_LABELS[name]
-        console.print(f"  {label:<13} {full:>15,}   smallest reachable {least:>15,}  ({share})")
+        console.print(f"  {label:<13} {shown(name, full):>15}   smallest reachable {shown(name, least):>15}  ({share})")

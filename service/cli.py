@@ -77,6 +77,7 @@ def inspect(
     num_classes: opt.NumClasses = None,
     input_shape: opt.InputShape = None,
     budget: opt.OptionalBudget = None,
+    device: opt.Device = None,
     include_residual: opt.IncludeResidual = False,
     round_to: opt.RoundTo = 1,
     max_ratio: opt.MaxRatio = 0.9,
