@@ -119,7 +119,7 @@ def latency_cost(
 
     Raises:
         LatencyTableError: The table lacks a unit or a width, was never compared with this network measured whole, or
-            its error there is above 10%.
+            its error there is above 10%; or it is not of fp32 and one image at a time.
 
     """
     units = fused_units(network, all_groups)
@@ -163,7 +163,12 @@ def _described(table: LatencyTable) -> str:
 
 def _trusted(table: LatencyTable, key: str) -> Calibration:
     """Return the table's calibration on a network, if it is good enough to promise anything."""
-    device = table.conditions.device
+    device, precision, batch = table.conditions.device, table.conditions.precision, table.conditions.batch
+    if (precision, batch) != ("fp32", 1):
+        raise LatencyTableError(
+            f"the latency table of {device!r} is of {precision} and {batch} images at a time; pruned networks are "
+            "exported as fp32 and timed on one image: measure a table of fp32 and batch 1"
+        )
     calibration = table.calibrations.get(key)
     if calibration is None:
         raise LatencyTableError(

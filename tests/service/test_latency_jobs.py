@@ -168,6 +168,10 @@ def test_budgets_of_latency_need_a_table_that_can_be_believed(model: Path, table
     _table(model, error=0.2).save(bad)
     with pytest.raises(LatencyTableError, match=r"mean error of 20\.0%.*at most 10%"):
         run_job(_spec(model, bad), tmp_path)
+    batches = tmp_path / "batches.json"
+    replace(_table(model), conditions=Conditions("toaster", "mips", RUNTIME, batch=8)).save(batches)
+    with pytest.raises(LatencyTableError, match="fp32 and 8 images at a time"):
+        run_job(_spec(model, batches), tmp_path)
     stranger = tmp_path / "stranger.json"
     replace(_table(model), calibrations={}).save(stranger)
     with pytest.raises(LatencyTableError, match="never compared with this network measured whole"):
