@@ -145,7 +145,9 @@ class DeviceTimer:
 
 
 def is_polling(devices: DeviceRecords, device: str, *, within_s: float = 900.0) -> bool:
-    """Tell whether a device has asked for work lately, so that it can be expected to ask again."""
+    """Tell whether a device has asked for work lately, or is measuring, so that it can be expected to ask again."""
+    if any(row.taken_until is not None and row.taken_until >= now() for row in devices.open_work(device)):
+        return True
     seen = next((row.seen_at for row in devices.all() if row.name == device), None)
     return seen is not None and (now() - seen).total_seconds() <= within_s
 

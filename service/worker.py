@@ -95,12 +95,13 @@ def _compute(settings: Settings, records: Records, job_id: str, attempt: int, st
 
 def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":
     """Return what times files on the device of a job, if that device asks for work."""
-    from autoprune.service.device_work import DeviceTimer, is_polling  # imports onnxruntime
+    from autoprune.service.device_tables import find_table  # imports onnxruntime
+    from autoprune.service.device_work import DeviceTimer, is_polling
 
-    devices = DeviceRecords(records)
-    if spec.device is None or not is_polling(devices, spec.device):
+    if spec.device is None:
         return None
-    return DeviceTimer(devices, store, spec.device, should_stop=stop.is_set)
+    devices, device = DeviceRecords(records), find_table(spec.device).conditions.device  # of a table's id, too
+    return DeviceTimer(devices, store, device, should_stop=stop.is_set) if is_polling(devices, device) else None
 
 
 class _ProgressWriter:

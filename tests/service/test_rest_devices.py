@@ -294,6 +294,7 @@ def test_work_is_given_out_in_order_and_again_after_a_time_out(
         own.finish(second.id, error="late")
     with pytest.raises(NotFoundError):
         own.work(first.id, device="b")
+    assert is_polling(own, "a", within_s=-1)  # it measures, so it does not ask
     later(monkeypatch, 601)
     assert own.take("a") is None
     for attempt in range(2, MOST_ATTEMPTS + 1):
