@@ -48,7 +48,7 @@ def render_table_report(table: LatencyTable) -> str:
 def truth_figure(table: LatencyTable) -> Figure:
     """Predicted against measured milliseconds of whole networks, with the band of the mean error."""
     traces: list[Mapping[str, object]] = []
-    most = max(max(point) for each in table.calibrations.values() for point in each.points) / 1e3
+    most = max((max(point) for each in table.calibrations.values() for point in each.points), default=0.0) / 1e3
     error = max(each.error for each in table.calibrations.values())
     band = [0.0, 1.05 * most]
     corners = [*band, *reversed(band)]

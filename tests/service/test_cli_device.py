@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autoprune.errors import LatencyTableError, UnknownNameError
-from autoprune.latency_tables.table import LatencyTable
+from autoprune.latency_tables.table import Calibration, LatencyTable
 from autoprune.service import device_tables
 from autoprune.service.cli import app
 from autoprune.service.device_tables import TableStore, find_table, table_id
@@ -63,6 +63,14 @@ def test_a_second_table_is_merged_or_replaces(tmp_path: Path, table_file: Path) 
     }  # fmt: skip
     assert "replaces" in run("import", later, "--replace")[0]
     assert len(find_table("phone-1").entries) == 4
+
+
+def test_a_table_whose_calibration_has_no_points_is_drawn(tmp_path: Path) -> None:
+    table = sample_table()
+    path = tmp_path / "bare.json"
+    table.with_calibrations({"net": Calibration(1.0, 5.0, 0.03, 0.06)}).save(path)
+    run("show", path, "--report", tmp_path / "table.html")
+    assert "network net, 3.0% off" in (tmp_path / "table.html").read_text()
 
 
 def test_diff_and_merge(tmp_path: Path, table_file: Path) -> None:
