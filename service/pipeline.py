@@ -247,8 +247,15 @@ def _finalist(job: _Job, policy: str, found: SearchResult, check: LatencyCheck |
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
     better = None
     if spec.refit:
-        job.say("refit", 0, 1, "layers solved in order", policy)
-        better = refitted(job.evaluator, found.best, splits, seed=spec.seed)
+        better = refitted(
+            job.evaluator,
+            found.best,
+            splits,
+            seed=spec.seed,
+            policy=policy,
+            report=job.progress,
+            should_stop=job.should_stop,
+        )
     before, refit_scores = better or (_winner(job, policy, found.best), None)
     unsolved = job.evaluator.unsolved(plan)
     tuned = None

@@ -18,15 +18,35 @@ from autoprune.service.spec import JobSpec, Progress
 REFIT_IMAGES = 8000
 
 
-def refitted(evaluator: Evaluator, found: Trial, splits: Splits, *, seed: int) -> tuple[fx.GraphModule, Scores] | None:
+def refitted(
+    evaluator: Evaluator,
+    found: Trial,
+    splits: Splits,
+    *,
+    seed: int,
+    policy: str | None,
+    report: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> tuple[fx.GraphModule, Scores] | None:
     """Return a search's winner after a refit of all its layers, with its scores on the search split.
 
     None where the refit did not help, or gave values that are not finite: the search split decides.
+
+    Raises:
+        Cancelled: `should_stop` said so.
+
     """
+
+    def stepped(done: int, total: int) -> None:
+        if should_stop():
+            raise Cancelled("stopped while layers were refitted; evaluations are kept, the refit starts over next time")
+        report(Progress(stage="refit", done=done, total=total, message="layers solved in order", policy=policy))
+
     problem = evaluator.problem
     plan = problem.plan(found.policy)
     module = evaluator.reconstructed(plan)
-    refit(problem.network, problem.all_groups, plan, module, splits.fit.inputs[:REFIT_IMAGES], seed=seed)
+    images = splits.fit.inputs[:REFIT_IMAGES]
+    refit(problem.network, problem.all_groups, plan, module, images, seed=seed, progress=stepped)
     try:
         scores = evaluator.score(module)
     except NumericalError:

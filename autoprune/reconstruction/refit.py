@@ -6,7 +6,7 @@ are solved in execution order, each on what really reaches it, so errors of earl
 ends in an addition also takes over the error of the other branch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ def refit(
     ridge: float | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: torch.device | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
     """Solve every convolution and linear layer of a pruned network anew, in place, in execution order.
 
@@ -75,6 +76,7 @@ def refit(
         ridge: Relative pull towards the weights the layer has; None for what fits features and samples.
         memory_bytes: Bound on activations.
         device: Where to compute; :func:`autoprune.network.device.default_device` if None.
+        progress: Called with the layers done and all layers; what it raises ends the refit, `module` is half done then.
 
     Returns:
         Names of the layers that could not be solved (transposed convolutions, singular equations): they stay.
@@ -87,7 +89,7 @@ def refit(
         raise DatasetError("a refit needs at least one image of the fit split, found none")
     n = min(len(images), max(1, memory_bytes // _bytes_per_image(network)))
     run = _Run(network, groups, plan, module, device or default_device(), points, seed, ridge)
-    return run.solve(images[:n])
+    return run.solve(images[:n], progress)
 
 
 class _Run:
@@ -116,7 +118,7 @@ class _Run:
         self._wanted: dict[str, Tensor] = {}
         self._actual: dict[str, Tensor] = {}
 
-    def solve(self, images: Tensor) -> tuple[str, ...]:
+    def solve(self, images: Tensor, progress: Callable[[int, int], None]) -> tuple[str, ...]:
         """Refit every layer; return those that stayed."""
         images = images.to(self._device)
         if images.dim() == 4:
@@ -127,7 +129,8 @@ class _Run:
         constant: set[str] = set()
         unsolved = []
         with torch.no_grad():
-            for node in self._nodes:
+            for done, node in enumerate(self._nodes):
+                progress(done, len(self._nodes))
                 name, sources = str(node.target), [source.name for source in node.all_input_nodes]
                 batched = [s not in constant for s in sources]
                 if not any(batched):
