@@ -1,5 +1,7 @@
 """Which jobs are accepted: whatever can be refused without computing is refused before the job is queued."""
 
+from pathlib import Path
+
 from autoprune.costs.budget import Budget
 from autoprune.datasets.dataset import parse_normalization
 from autoprune.errors import DatasetError, ModelError
@@ -16,8 +18,8 @@ from autoprune.service.uploads import builtin_dataset, load_stored
 from autoprune.service.views import DatasetView
 
 
-def check_job(spec: JobSpec, records: Records, store: FileStore) -> None:
-    """Refuse a job that could not succeed.
+def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> None:
+    """Refuse a job that could not succeed; latency tables are those of the service's `home`.
 
     Raises:
         SpecError: A model or dataset that is not there, or settings that contradict the model's record.
@@ -34,15 +36,15 @@ def check_job(spec: JobSpec, records: Records, store: FileStore) -> None:
         if view is not None:
             _check_fit(model, view)
     _check_sizes(spec, dataset, held_out)
-    check_problem(load_stored(model, store.path(model.sha256, model.suffix)), budget, spec, _latencies(spec))
+    check_problem(load_stored(model, store.path(model.sha256, model.suffix)), budget, spec, _latencies(spec, home))
 
 
-def _latencies(spec: JobSpec) -> LatencyTable | None:
+def _latencies(spec: JobSpec, home: Path) -> LatencyTable | None:
     """Find the latency table of a job; a name, never a file of the server."""
     if spec.device is None:
         return None
     check_device(spec.device)
-    return find_table(spec.device)
+    return find_table(spec.device, home=home)
 
 
 def _dataset(field: str, name: str, records: Records) -> DatasetView:

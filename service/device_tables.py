@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
-
 import autoprune.latency_tables
 from autoprune.errors import LatencyTableError, UnknownNameError
 from autoprune.latency_tables.device_name import check_device
+from autoprune.latency_tables.session import RUNTIME
 from autoprune.latency_tables.table import Conditions, LatencyTable
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
@@ -177,8 +176,7 @@ def find_table(
             f"device {name}: expected a table of {precision or 'any precision'} and {threads or 'any number of'} "
             f"threads, found {have}: measure one with these settings"
         )
-    runtime = f"onnxruntime {onnxruntime.__version__}"
     return max(
         fitting,
-        key=lambda table: (table.conditions.runtime == runtime, str(table.provenance.get("measured_at", ""))),
+        key=lambda table: (table.conditions.runtime == RUNTIME, str(table.provenance.get("measured_at", ""))),
     )

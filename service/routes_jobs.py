@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.post("", status_code=201, summary="Submit a job", responses=documented(413, 422))
 def post_job(service: TheService, response: Response, spec: JobSpec) -> JobView:
     """Queue a job. What cannot succeed, such as a budget below the smallest reachable cost, is refused here."""
-    check_job(spec, service.records, service.store)
+    check_job(spec, service.records, service.store, service.settings.home)
     row = service.records.add_job(f"job_{uuid.uuid4().hex[:24]}", spec.model_dump(mode="json"))
     service.wake()
     response.headers["Location"] = f"/v1/jobs/{row.id}"

@@ -91,6 +91,14 @@ def test_tables_that_are_refused(live: Live) -> None:
         assert answer.status_code == 404
 
 
+def test_a_job_finds_the_tables_of_its_service(live: Live) -> None:
+    post_table(live, sample_table("rest-9").to_json())
+    model = live.post_model(tiny_onnx(width=16, seed=4)).json()["id"]
+    job = {"model": model, "dataset": "digits", "budget": "latency=50%", "device": "rest-9"}
+    assert "was never compared with this network" in problem(live.client.post("/v1/jobs", json=job))
+    assert "Did you mean 'rest-9'" in problem(live.client.post("/v1/jobs", json={**job, "device": "rest9"}))
+
+
 def test_a_device_fetches_measures_and_sends(live: Live, tmp_path: Path) -> None:
     model = live.post_model(tiny_onnx(image=(3, 8, 8), width=16, seed=3)).json()
     asked = live.client.post(
