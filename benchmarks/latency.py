@@ -1,4 +1,4 @@
-"""Latency tables against whole networks: the tables in results/latency.md.
+"""Latency tables against whole networks: the tables in results/latency-*.md.
 
     python benchmarks/latency.py                      # all sections, about an hour on a quiet machine
     python benchmarks/latency.py --section lookups
