@@ -138,6 +138,15 @@ def latency_limit(budget: Budget) -> Limit | None:
     return next((limit for limit in budget.limits if limit.quantity == LATENCY), None)
 
 
+def not_measured(limit: Limit, table: LatencyTable) -> str:
+    """Return the warning that a budget of latency was held as predicted only."""
+    device = table.conditions.device
+    return (
+        f"{limit}: predicted from the table of {device!r} and not measured there, for this is another machine and that "
+        "one did not ask for work; time the files on it before you rely on them"
+    )
+
+
 def share_of_limit(limit: Limit, unpruned: Latency, pruned: Latency) -> float:
     """Return a measured latency as a share of what `limit` allows.
 

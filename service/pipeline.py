@@ -35,7 +35,7 @@ from autoprune.search.searcher import Searcher, Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
-from autoprune.service.latency_check import LatencyCheck, Timer, latency_limit, measured_here
+from autoprune.service.latency_check import LatencyCheck, Timer, latency_limit, measured_here, not_measured
 from autoprune.service.outcome import FILES, Finalist, Timed, job_result, policy_outcome, write_text
 from autoprune.service.recovery import finetuned, refitted, scorer
 from autoprune.service.report import write_report
@@ -134,6 +134,9 @@ def run_job(
         for each in finalists
         if each.unsolved
     ]
+    limit = latency_limit(Budget.parse(spec.budget))
+    if limit is not None and inputs.latencies is not None and check is None:
+        warnings.append(not_measured(limit, inputs.latencies))
     result = job_result(
         spec,
         inputs,

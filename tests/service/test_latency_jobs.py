@@ -85,6 +85,7 @@ def job(model: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def test_every_policy_holds_the_limit_less_the_error_of_the_table(job: tuple[JobResult, Path]) -> None:
     result, folder = job
     assert result.limits["latency"] == int(int(0.6 * result.cost["latency"]) * 0.98)
+    assert any("predicted from the table of 'toaster' and not measured there" in text for text in result.warnings)
     sizes = {group.name: group.units for group in result.groups}
     for outcome in result.outcomes:
         assert outcome.cost["latency"] <= result.limits["latency"]
@@ -138,6 +139,7 @@ def test_a_candidate_that_is_measured_too_slow_gives_way_to_a_faster_one(
     latency = found.outcomes[0].certificate["latency"]
     assert isinstance(latency, dict)
     assert latency["measured_on_device"] is True
+    assert not any("not measured there" in text for text in found.warnings)
     assert latency["share_of_limit"] == pytest.approx(0.59 / 0.6)
 
 
