@@ -23,6 +23,9 @@ __all__ = ["ALIGNMENT", "ONE_WIDTH", "Calibration", "Change", "Conditions", "Lat
 #: Channels that runtimes handle at a time at least; see :mod:`autoprune.latency_tables.interpolation`.
 ALIGNMENT = 8
 
+#: How far two tables may be apart on what both measured, in the median, so that calibrations of the older still hold.
+AGREEMENT = 0.05
+
 #: Units with as many channels leaving as entering: their times depend on one width.
 ONE_WIDTH = ("depthwise", "elementwise", "pool")
 
@@ -141,7 +144,11 @@ class LatencyTable:
         return (none, none) if grid is None else (grid[0], grid[1])
 
     def merged(self, other: "LatencyTable") -> "LatencyTable":
-        """Return a table with what either holds; the newer one's entries and calibrations win.
+        """Return a table with what either holds; the newer one wins.
+
+        Where the newer measured a unit, the older's times between its widths go: lines through times of two occasions
+        would bend where nothing does. The older's calibrations stay if the units that both measured agree, within
+        5% in the median; otherwise nobody knows any more how far its predictions are from the truth.
 
         The newer is the one with the later ``measured_at``; `other`, where that is missing or the same.
 
@@ -157,11 +164,23 @@ class LatencyTable:
             )
         dates = [str(table.provenance.get("measured_at", "")) for table in (self, other)]
         old, new = (other, self) if all(dates) and dates[0] > dates[1] else (self, other)
+        kept = {unit: timing for unit, timing in old.entries.items() if not new._spans(unit)}
         return LatencyTable(
             self.conditions,
-            {**old.entries, **new.entries},
-            {**old.calibrations, **new.calibrations},
+            {**kept, **new.entries},
+            {**(old.calibrations if _agree(old, new) else {}), **new.calibrations},
             {**old.provenance, **new.provenance},
+        )
+
+    def _spans(self, unit: Unit) -> bool:
+        """Tell whether the unit's widths are measured here, or lie between widths that are."""
+        rows, columns = self.widths(unit.shape)
+        sides = [(columns, unit.c_out)] if unit.op in ONE_WIDTH else [(rows, unit.c_in), (columns, unit.c_out)]
+        return all(
+            len(widths) > 0
+            and widths[0] <= count <= widths[-1]
+            and (count % ALIGNMENT == 0 or bool((widths == count).any()))
+            for widths, count in sides
         )
 
     def diff(self, other: "LatencyTable") -> TableDiff:
@@ -262,6 +281,12 @@ class LatencyTable:
             },
             self.provenance,
         )
+
+
+def _agree(old: LatencyTable, new: LatencyTable) -> bool:
+    """Tell whether two tables agree about the units that both measured."""
+    ratios = [new.entries[unit].median_us / old.entries[unit].median_us for unit in old.entries if unit in new.entries]
+    return not ratios or bool(np.median(np.abs(np.log(ratios))) <= np.log1p(AGREEMENT))
 
 
 def _grid(shape: Unit, points: Iterable[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,19 @@ def test_holes_of_a_refined_grid_are_filled_from_their_rows_and_columns() -> Non
 
 def test_merging() -> None:
     later = table(
-        entries={CONV.with_channels(8, 8): timing(1000.0), CONV.with_channels(128, 8): timing(5.0)},
+        entries={CONV.with_channels(c_in, 8): timing(1000.0 + c_in) for c_in in (8, 128)},
         calibrations={"def": Calibration(1.0, 0.0, 0.01, 0.01)},
         provenance={"measured_at": "2026-02-02T03:04:05+00:00"},
     )
     for merged in (table().merged(later), later.merged(table())):
-        assert merged.entries[CONV.with_channels(8, 8)].median_us == 1000.0
-        assert len(merged.entries) == len(table().entries) + 1
-        assert set(merged.calibrations) == {"abc", "def"}
+        assert merged.entries[CONV.with_channels(8, 8)].median_us == 1008.0
+        between = {unit for unit in table().entries if unit.shape == CONV.shape and unit.c_out == 8 and unit.c_in != 8}
+        assert between
+        assert set(merged.entries) == {*table().entries, *later.entries} - between
+        assert set(merged.calibrations) == {"def"}  # the older one was of other times
         assert merged.provenance == {"measured_at": "2026-02-02T03:04:05+00:00", "drift": 0.01}
+    again = replace(table(), calibrations={"def": Calibration(1.0, 0.0, 0.01, 0.01)})
+    assert set(table().merged(again).calibrations) == {"abc", "def"}
     other = table(conditions=Conditions("bench-1", "x86_64", "onnxruntime 1.30.0", threads=2))
     with pytest.raises(
         LatencyTableError, match=r"differ in runtime 'onnxruntime 1.31.0' against .*, threads 1 against 2"
