@@ -3,7 +3,7 @@
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME, processor_name
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.search.driver import SearchResult
-from autoprune.search.searcher import Trial
+from autoprune.search.searcher import Proposal, Trial
 
 
 class Timer(Protocol):
@@ -58,37 +58,43 @@ class LatencyCheck:
     timer: Timer
     opset: int
 
-    def first_that_holds(self, found: SearchResult, policy: str) -> Trial:
-        """Return the best trial of a search whose network holds the limit when it is timed whole.
+    def held(self, found: SearchResult) -> SearchResult | None:
+        """Return a search with the best trial whose network holds the limit when it is timed whole.
 
-        After one that does not, only trials are timed that are predicted to be faster by as much as it was too slow.
-        One that holds it by a hair, less than :data:`NOISE`, is taken where nothing faster is left.
-
-        Raises:
-            ExportError: None of the first ones holds; says by how much the last one was too slow.
-
+        After one that does not, only networks are timed that are predicted to be faster by as much as it was too slow:
+        the best other trial, or the same policy projected onto the tighter limit and evaluated, a trial more. One that
+        holds the limit by a hair, less than :data:`NOISE`, is taken where nothing faster is left. None where the first
+        ones do not hold it.
         """
         competing = [trial for trial in found.trials if trial.competes]
         ranked = sorted(competing, key=lambda trial: (-trial.objective, trial.scores.regret, trial.number))
         ranked = [found.best, *(trial for trial in ranked if trial is not found.best)]
-        most, excess = float("inf"), 1.0
-        close: Trial | None = None
+        trials, close, trial = list(found.trials), None, found.best
         for _ in range(MOST_TIMED):
-            trial = next((trial for trial in ranked if trial.cost[LATENCY] <= most), None)
-            if trial is None:
-                break
             excess = self.excess(trial)
             if excess <= 1 - NOISE:
-                return trial
+                return replace(found, best=trial, trials=tuple(trials))
             if excess <= 1 and close is None:
-                close = trial
-            most = trial.cost[LATENCY] * (1 - NOISE) / excess  # less than this one's, so no trial is timed twice
-        if close is not None:
-            return close
-        raise ExportError(
-            f"policy {policy!r}: the candidates timed whole took {excess:.1%} of what the budget allows, though the "
-            "table predicted that they hold it; measure the table again on a quiet machine, or ask for more evaluations"
-        )
+                close = replace(found, best=trial, trials=tuple(trials))
+            most = trial.cost[LATENCY] * (1 - NOISE) / excess  # less than this one's, so nothing is timed twice
+            faster = next((each for each in ranked if each.cost[LATENCY] <= most), None)
+            faster = faster or (None if close else self._narrowed(trial, int(most), len(trials) + 1))
+            if faster is None:
+                break
+            if faster not in trials:
+                trials.append(faster)
+            trial = faster
+        return close
+
+    def _narrowed(self, trial: Trial, most_ns: int, number: int) -> Trial | None:
+        """Return the trial's policy projected onto a tighter limit, evaluated; None where nothing is as small."""
+        problem = self.evaluator.problem
+        if problem.cost(problem.smallest())[LATENCY] > most_ns:
+            return None
+        policy = replace(problem, limits={**problem.limits, LATENCY: most_ns}).project(trial.policy)
+        kept = problem.kept(policy)
+        scores = self.evaluator.evaluate(problem.plan(policy))
+        return Trial(number, Proposal(policy), policy, tuple(kept.tolist()), problem.cost(kept), scores)
 
     def confirmed(self, onnx: Path, unpruned: Latency, pruned: Latency) -> tuple[Latency, Latency]:
         """Return the latencies of the unpruned network and of a finished file, measured again if it was too slow.

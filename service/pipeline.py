@@ -7,9 +7,9 @@ already evaluated, everything else is recomputed from the seed, and the result i
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import fx
@@ -116,7 +116,8 @@ def run_job(
     with Journal.open(directory / JOURNAL) as journal, _pool(job) as pool:
         found = {name: _search(job, name, journal, pool) for name in spec.policies}
     check = _latency_check(job, unpruned)
-    finalists = [_finalist(job, name, result, check) for name, result in found.items()]
+    held = _holding(job, found, check)
+    finalists = [_finalist(job, name, result) for name, result in held.items()]
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
     threads = 1 if inputs.latencies is None else inputs.latencies.conditions.threads
@@ -130,6 +131,11 @@ def run_job(
         timed = Timed(*pair, on_device=_is_timed_on_device(job))
         outcomes.append(policy_outcome(finalist, spec, inputs, timed, score=score))
     warnings = [
+        f"policy {name!r} is left out: its candidates, timed whole, are too slow for the budget"
+        for name in found
+        if name not in held
+    ]
+    warnings += [
         f"policy {each.policy!r}: the equations of {', '.join(each.unsolved)} are singular; their weights stay"
         for each in finalists
         if each.unsolved
@@ -239,13 +245,32 @@ def _is_timed_on_device(job: _Job) -> bool:
     return table is not None and (job.timer is not None or measured_here(table))
 
 
-def _finalist(job: _Job, policy: str, found: SearchResult, check: LatencyCheck | None) -> Finalist:
+def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck | None) -> dict[str, SearchResult]:
+    """Return the searches with winners that hold the limit of latency as measured; others are left out.
+
+    Raises:
+        ExportError: None is left.
+
+    """
+    if check is None:
+        return dict(found)
+    held: dict[str, SearchResult] = {}
+    for policy, result in found.items():
+        job.say("measure", len(held), len(found), "latency of the candidates that come first", policy)
+        if (holding := check.held(result)) is not None:
+            held[policy] = holding
+    if not held:
+        raise ExportError(
+            f"budget {check.limit}: no candidate holds it when it is timed whole, though the table predicted so; "
+            "measure the table again on a quiet machine"
+        )
+    return held
+
+
+def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
     """Recover a policy's winner, export it, and check the file."""
     spec, inputs = job.spec, job.inputs
     problem, splits = inputs.problem, inputs.splits
-    if check is not None:
-        job.say("measure", 0, 1, "latency of the candidates that come first", policy)
-        found = replace(found, best=check.first_that_holds(found, policy))
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
     better = None

@@ -156,10 +156,17 @@ def test_a_candidate_that_holds_by_a_hair_gives_way_to_a_faster_one_or_is_taken(
     assert latency["share_of_limit"] == pytest.approx(0.597 / 0.6)
 
 
-def test_a_job_whose_candidates_are_all_too_slow_fails_and_says_by_how_much(
-    model: Path, table: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ExportError, match=r"took 166\.7% of what the budget allows"):
+def test_a_policy_with_one_proposal_is_narrowed_until_it_holds(model: Path, table: Path, tmp_path: Path) -> None:
+    spec = _spec(model, table, policies=["uniform"])
+    expected = run_job(spec, tmp_path / "fast", timer=_device(0.5))
+    found = run_job(spec, tmp_path / "slow", timer=_device(0.63, 0.59))
+    assert len(expected.outcomes[0].trials) == 1
+    assert len(found.outcomes[0].trials) == 2
+    assert found.outcomes[0].cost["latency"] < expected.outcomes[0].cost["latency"] * 0.6 / 0.63
+
+
+def test_a_job_whose_candidates_are_all_too_slow_fails(model: Path, table: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no candidate holds it when it is timed whole"):
         run_job(_spec(model, table, policies=["uniform"]), tmp_path, timer=_device(1.0))
 
 
