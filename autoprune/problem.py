@@ -11,6 +11,7 @@ from autoprune.costs.budget import Budget, holds
 from autoprune.costs.cost_model import CostModel, cost_model
 from autoprune.costs.latency_cost import latency_cost
 from autoprune.costs.quantities import LATENCY, shown
+from autoprune.costs.widths import MAX_RATIO, allowed_widths
 from autoprune.errors import BudgetError, InfeasibleBudgetError, ModelError, SearchError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.latency_tables.table import ALIGNMENT, LatencyTable
@@ -21,9 +22,6 @@ from autoprune.reconstruction.gram import GramStatistics
 from autoprune.reconstruction.orders import OBS, check_criterion, magnitude_orders, measured_orders
 
 Counts = NDArray[np.int64]
-
-#: Most that may be removed of one group unless the problem says otherwise; a group never loses all its channels.
-MAX_RATIO = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +273,3 @@ def _orders(
     measured = measured_orders(network, all_groups, chosen, criterion, statistics)
     errors = tuple(each.errors[width] for each, width in zip(measured, widths, strict=True))
     return tuple(each.order for each in measured), errors
-
-
-def allowed_widths(n_units: int, round_to: int, max_ratio: float) -> Counts:
-    """Return the counts a group of `n_units` may keep: multiples of `round_to` from the floor up, and all."""
-    floor = max(1, math.ceil(round((1 - max_ratio) * n_units, 9)))
-    first = math.ceil(floor / round_to) * round_to
-    return np.array([*range(first, n_units, round_to), n_units], dtype=np.int64)

@@ -10,11 +10,13 @@ from autoprune import __version__
 from autoprune.certificate import file_sha256
 from autoprune.costs.fused_units import FusedUnit, fused_units, structure_key
 from autoprune.costs.sides import Counts
-from autoprune.costs.table_request import MAX_RATIO, aligned_widths, pruned_units, table_request
+from autoprune.costs.table_request import pruned_units, table_request
+from autoprune.costs.widths import MAX_RATIO, allowed_widths
 from autoprune.errors import ModelError
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.latency_tables.kit import NETWORKS, RUNNER, WORK, write_runner
+from autoprune.latency_tables.table import ALIGNMENT
 from autoprune.latency_tables.work import WholeNetwork, Work
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
@@ -125,7 +127,7 @@ def random_widths(groups: Sequence[ChannelGroup], options: KitOptions) -> list[C
     No two are alike and none is the unpruned network, so a network with few groups may have fewer than were asked for.
     """
     rng = np.random.default_rng(options.seed)
-    choices = [aligned_widths(len(group), options.max_ratio) for group in groups]
+    choices = [allowed_widths(len(group), ALIGNMENT, options.max_ratio) for group in groups]
     found = {tuple(len(group) for group in groups): None}
     for draw in range(_DRAWS * options.networks):
         step = (draw % options.networks + rng.uniform()) / options.networks

@@ -6,13 +6,11 @@ import numpy as np
 
 from autoprune.costs.fused_units import FusedUnit
 from autoprune.costs.sides import Counts, Side, SidePart
+from autoprune.costs.widths import MAX_RATIO, allowed_widths
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups
 from autoprune.latency_tables.table import ALIGNMENT
 from autoprune.latency_tables.unit import Unit
 from autoprune.latency_tables.width_grid import WidthGrid, merged_grids
-
-#: Most of a group that is removed in the narrowest unit that is asked for.
-MAX_RATIO = 0.9
 
 
 def table_request(
@@ -60,13 +58,6 @@ def pruned_units(
     return tuple(each.unit.with_channels(c_in, c_out) for each, c_in, c_out in zip(units, into, out, strict=True))
 
 
-def aligned_widths(n_units: int, max_ratio: float) -> Counts:
-    """Return what a group of `n_units` may keep: multiples of :data:`ALIGNMENT` from the floor up, and all."""
-    floor = max(1, int(np.ceil(round((1 - max_ratio) * n_units, 9))))
-    first = -(-floor // ALIGNMENT) * ALIGNMENT
-    return np.array([*range(first, n_units, ALIGNMENT), n_units], dtype=np.int64)
-
-
 def _reachable(
     part: SidePart, groups: Sequence[ChannelGroup], n_units: int, max_ratio: float, divisor: int
 ) -> tuple[int, ...]:
@@ -76,7 +67,7 @@ def _reachable(
     owners = np.flatnonzero(per_unit).tolist()
     if not owners:
         return (part[1],)
-    choices = [int(per_unit[owner]) * aligned_widths(len(groups[owner]), max_ratio) for owner in owners]
+    choices = [int(per_unit[owner]) * allowed_widths(len(groups[owner]), ALIGNMENT, max_ratio) for owner in owners]
     if len(owners) == 1:
         widths = (offset + choices[0]).tolist()
     else:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoprune.costs.budget import Budget
+from autoprune.costs.widths import allowed_widths
 from autoprune.errors import BudgetError, InfeasibleBudgetError, ModelError, SearchError
 from autoprune.network.network import Network, NetworkBuilder
-from autoprune.problem import PruningProblem, allowed_widths, pruning_problem
+from autoprune.problem import PruningProblem, pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 
 WIDTHS = (16, 24, 32)

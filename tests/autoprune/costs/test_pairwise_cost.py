@@ -6,9 +6,9 @@ import pytest
 from autoprune.costs.cost_model import cost_model
 from autoprune.costs.pairwise_cost import PairwiseCost
 from autoprune.costs.quantities import QUANTITIES
+from autoprune.costs.widths import allowed_widths
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.tracer import trace
-from autoprune.problem import allowed_widths
 from tests.corpus import NETWORKS, input_shape
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autoprune.costs.fused_units import FusedUnit, fused_units
-from autoprune.costs.table_request import aligned_widths, pruned_units, table_request
+from autoprune.costs.table_request import pruned_units, table_request
+from autoprune.costs.widths import allowed_widths
 from autoprune.errors import LatencyTableError
 from autoprune.formats.load import load_network
 from autoprune.groups.channel_group import ChannelGroups, find_groups
@@ -47,7 +48,7 @@ def test_every_aligned_plan_can_be_priced(name: str) -> None:
     table = table_of(table_request(units, all_groups))
     rng = np.random.default_rng(0)
     for trial in range(4):
-        choices = [aligned_widths(len(group), 0.9) for group in groups]
+        choices = [allowed_widths(len(group), 8, 0.9) for group in groups]
         picks = [0 if trial == 0 else -1 if trial == 1 else int(rng.integers(len(widths))) for widths in choices]
         kept = np.array([widths[pick] for widths, pick in zip(choices, picks, strict=True)], dtype=np.int64)
         found = pruned_units(units, groups, all_groups.n_units, kept)
@@ -68,10 +69,3 @@ def test_narrower_requests() -> None:
     assert [widths.tolist() for widths in inner.widths(conv)] == [[32, 40, 48, 56, 64], [64]]
     with pytest.raises(LatencyTableError, match="24 channels that enter"):
         inner.times_us(conv, np.array([24]), np.array([64]))
-
-
-def test_aligned_widths() -> None:
-    assert aligned_widths(64, 0.9).tolist() == [8, 16, 24, 32, 40, 48, 56, 64]
-    assert aligned_widths(64, 0.5).tolist() == [32, 40, 48, 56, 64]
-    assert aligned_widths(20, 0.9).tolist() == [8, 16, 20]
-    assert aligned_widths(6, 0.9).tolist() == [6]
