@@ -19,7 +19,7 @@ from autoprune.service._cli_console import stderr, stdout, stop_on_interrupt
 from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.device_kit import README, KitOptions, device_work, pack_kit
-from autoprune.service.device_tables import TableStore
+from autoprune.service.device_tables import TableStore, dropped_warning
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings
 
@@ -39,7 +39,9 @@ def run_pack(params: Mapping[str, object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         foreign = sorted(path.name for path in folder.iterdir() if path.name not in _KIT_FILES)
         if foreign:
-            raise CommandError(f"--output {folder}: expected an empty folder or an older kit, found {foreign[0]} in it")
+            raise CommandError(
+                f"--output {folder}: expected an empty folder or an older kit, found {foreign[0]} in it; name another"
+            )
         work = pack_kit(network, str(params["model"]), folder, options)
     except OSError as error:
         raise CommandError(f"--output {folder}: cannot write there ({error.strerror})") from error
@@ -84,6 +86,8 @@ def run_measure(params: Mapping[str, object]) -> None:
                 state.unlink(missing_ok=True)
     assert measured.table is not None
     stored, _ = TableStore(home).add(measured.table)
+    if stored.dropped:
+        stderr().print(f"warning: {escape(dropped_warning(stored.dropped))}")
     if params["output"] is not None:
         measured.table.save(Path(str(params["output"])))
     if params["as_json"]:

@@ -9,9 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.latency_tables.table import LatencyTable, TableDiff
-from autoprune.service._cli_console import stdout
+from autoprune.service._cli_console import stderr, stdout
 from autoprune.service._cli_options import CommandError
-from autoprune.service.device_tables import TableStore, check_is_of, find_table, table_id
+from autoprune.service.device_tables import (
+    TableStore,
+    check_is_of,
+    count_dropped,
+    dropped_warning,
+    find_table,
+    table_id,
+)
 from autoprune.service.device_views import LatencyTableView
 from autoprune.service.table_report import write_table_report
 
@@ -29,6 +36,8 @@ def run_import(params: Mapping[str, object]) -> None:
     if params["device"] is not None:
         check_is_of(table, str(params["device"]))
     stored, is_new = TableStore().add(table, replace=bool(params["replace"]))
+    if stored.dropped:
+        stderr().print(f"warning: {escape(dropped_warning(stored.dropped))}")
     view = LatencyTableView.of(stored)
     if params["as_json"]:
         typer.echo(view.model_dump_json(indent=1))
@@ -118,10 +127,12 @@ def run_merge(names: Sequence[str], output: Path) -> None:
     """
     if len(names) < 2:
         raise CommandError(f"expected two tables or more, found {len(names)}")
-    merged, *others = [find_table(name) for name in names]
+    merged, *others = parts = [find_table(name) for name in names]
     for other in others:
         merged = merged.merged(other)
     merged.save(output)
+    if dropped := count_dropped(parts, merged):
+        stderr().print(f"warning: {escape(dropped_warning(dropped))}")
     stdout().print(f"written: [bold]{escape(str(output))}[/]  {len(merged.entries):,} timed units; {_errors(merged)}")
 
 
@@ -130,7 +141,9 @@ def _errors(table: LatencyTable) -> str:
     errors = [calibration.error for calibration in table.calibrations.values()]
     if not errors:
         return "never compared with networks measured whole"
-    return f"mean error {max(errors):.1%} of networks measured whole ({len(errors)} kinds)"
+    return f"mean error {max(errors):.1%} of networks measured whole" + (
+        f" (the worst of {len(errors)} networks)" if len(errors) > 1 else ""
+    )
 
 
 def _range(widths: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
 """What a device is asked to measure for a network, and the folder that carries it there."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,14 +37,14 @@ _DRAWS = 20
 _README = """Latency kit of autoprune for {model}
 
 It measures how long the layers of this network take on a device, at every width that pruning can give them, and some
-pruned networks as a whole to tell how far sums of layers are from the truth. It takes about {minutes:.0f} minutes.
+pruned networks as a whole to tell how far sums of layers are from the truth. It takes about {minutes} min.
 
 1. Copy this whole folder to the device: a phone (Termux), a Raspberry Pi, a Jetson, a server.
 2. There, with Python 3.11 or newer:   python -m pip install numpy onnxruntime
-3. Close what else runs, plug in power, and start:   python measure.pyz --device my-phone
+3. Close what else runs, plug in power, and start:   python measure.pyz --device {device}
    Interrupted? The same command goes on where it stopped. `python measure.pyz --help` lists what can be chosen.
 4. Bring latency-table.json back and run:   autoprune device import latency-table.json
-5. Prune for the device:   autoprune search MODEL --data DATA --budget latency=50% --device my-phone
+5. Prune for the device:   autoprune search MODEL --data DATA --budget latency=50% --device {device}
 """
 
 
@@ -88,7 +89,8 @@ def pack_kit(network: Network, model: str, folder: Path, options: KitOptions) ->
     """
     work = device_work(network, folder, options)
     write_runner(folder / RUNNER, __version__)
-    readme = _README.format(model=model, minutes=options.time_budget_s / 60)
+    minutes = math.ceil(options.time_budget_s / 60)
+    readme = _README.format(model=model, device=options.device or "my-phone", minutes=minutes)
     (folder / README).write_text(readme, encoding="utf-8")
     (folder / WORK).write_text(work.to_json(), encoding="utf-8")
     return work

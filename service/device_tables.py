@@ -5,7 +5,7 @@ They lie in ``latency-tables`` of the service's home, so that the command line a
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class StoredTable:
         id: Device and conditions: the same for every version of the table that was measured under them.
         path: Its file.
         table: What is in it.
+        dropped: Networks whose comparison with whole networks went when this table was merged.
 
     """
 
     id: str
     path: Path
     table: LatencyTable
+    dropped: int = 0
 
 
 def table_id(conditions: Conditions) -> str:
@@ -61,7 +63,24 @@ def check_is_of(table: LatencyTable, device: str) -> None:
     """
     found = table.conditions.device
     if found != device:
-        raise LatencyTableError(f"expected a table of the device {device!r}, found one of {found!r}")
+        raise LatencyTableError(
+            f"expected a table of the device {device!r}, found one of {found!r}: import it without naming a device to "
+            f"keep it as {found!r}, or measure again under the name {device!r}"
+        )
+
+
+def count_dropped(parts: Sequence[LatencyTable], merged: LatencyTable) -> int:
+    """Return the number of networks that one of the parts was compared with and their merged table no longer is."""
+    return len(set().union(*(part.calibrations for part in parts)) - set(merged.calibrations))
+
+
+def dropped_warning(count: int) -> str:
+    """Return what to tell someone whose merged table is no longer compared with `count` networks."""
+    what = "a network" if count == 1 else f"{count} networks"
+    return (
+        f"what was known about {what} measured earlier no longer holds, for shared units take another time now; "
+        "measure that again before you give it a budget of latency, or keep the networks under different names"
+    )
 
 
 class TableStore:
@@ -88,11 +107,13 @@ class TableStore:
                 if not got_it:
                     raise SettingsError(f"another program keeps {self._folder} busy; try again later")
                 is_new = not path.exists()
-                kept = table if is_new or replace else LatencyTable.load(path).merged(table)
+                before = None if is_new or replace else LatencyTable.load(path)
+                kept = table if before is None else before.merged(table)
                 kept.save(path)
         except OSError as error:
             raise SettingsError(f"cannot write to {self._folder} ({error}); set AUTOPRUNE_HOME") from error
-        return StoredTable(path.stem, path, kept), is_new
+        dropped = 0 if before is None else count_dropped([before, table], kept)
+        return StoredTable(path.stem, path, kept, dropped), is_new
 
     def get(self, stored_id: str) -> StoredTable:
         """Return the table with this id.

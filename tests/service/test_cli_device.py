@@ -1,6 +1,7 @@
 """The commands ``device ...`` on stored tables and kits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ def test_tables_that_are_refused(tmp_path: Path, table_file: Path) -> None:
     assert "found no readable file" in run("import", tmp_path / "none.json", code=2)[1]
 
 
+def test_calibrations_that_go_with_a_merge_are_told(tmp_path: Path, table_file: Path) -> None:
+    later = tmp_path / "later.json"
+    slower = sample_table(factor=2.0, measured_at="2026-02-01T00:00:00+00:00")
+    replace(slower, calibrations={"other": slower.calibrations["net"]}).save(later)
+    assert "warning" not in run("import", table_file)[1]
+    assert "known about a network measured earlier no longer holds" in " ".join(run("import", later)[1].split())
+    assert "warning" in run("merge", table_file, later, "-o", tmp_path / "merged.json")[1]
+    assert "warning" not in run("import", table_file, "--replace")[1]
+
+
 def test_find_table_takes_names_ids_and_files(
     tmp_path: Path, table_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +162,7 @@ def test_pack_writes_a_kit_into_an_empty_folder(tmp_path: Path, model: Path) -> 
         facts = json.loads(run("pack", model, "-o", folder, "--networks", "3", "--device", "pi", "--json")[0])
         assert (facts["units"], facts["networks"]) == (3, 4)
     assert json.loads((folder / "work.json").read_text())["device"] == "pi"
+    assert "python measure.pyz --device pi\n" in (folder / "README.txt").read_text()
     (folder / "holiday.jpg").write_bytes(b"x")
     assert "found holiday.jpg in it" in run("pack", model, "-o", folder, code=2)[1]
     assert "a device's name" in run("pack", model, "-o", tmp_path / "k", "--device", "a/b", code=2)[1]
