@@ -190,7 +190,9 @@ class Agent:
         except urllib.error.HTTPError as error:
             raise ServiceError(f"{url}: {_reason(error)}", error.code) from error
         except (OSError, HTTPException) as error:
-            raise ServiceError(f"{url}: cannot be reached ({error})") from error
+            raise ServiceError(
+                f"{url}: cannot be reached ({error}); check that the service runs, and the address or tunnel"
+            ) from error
         if len(content) > most:
             raise ServiceError(f"{url}: answers with more than {most:,} bytes")
         return content

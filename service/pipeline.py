@@ -262,7 +262,7 @@ def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck |
     if not held:
         raise ExportError(
             f"budget {check.limit}: no candidate holds it when it is timed whole, though the table predicted so; "
-            "measure the table again on a quiet machine"
+            "search again while the machine is quiet, measure the table again, or allow more"
         )
     return held
 

@@ -172,8 +172,9 @@ def _trusted(table: LatencyTable, key: str) -> Calibration:
     calibration = table.calibrations.get(key)
     if calibration is None:
         raise LatencyTableError(
-            f"the latency table of {device!r} was never compared with this network measured whole, so nobody knows how "
-            "far off it is; measure it with: autoprune device measure MODEL (elsewhere: autoprune device pack MODEL)"
+            f"the latency table of {device!r} was never compared with this network measured whole, or not since its "
+            "times changed, so nobody knows how far off it is; measure it with: autoprune device measure MODEL "
+            f"--device {device} (elsewhere: autoprune device pack MODEL)"
         )
     if calibration.error > MOST_ERROR:
         raise LatencyTableError(
