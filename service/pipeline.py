@@ -255,13 +255,18 @@ def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck |
     if check is None:
         return dict(found)
     held: dict[str, SearchResult] = {}
+    shares: list[float] = []
     for policy, result in found.items():
         job.say("measure", len(held), len(found), "latency of the candidates that come first", policy)
-        if (holding := check.held(result)) is not None:
+        holding = check.held(result)
+        if isinstance(holding, SearchResult):
             held[policy] = holding
+        else:
+            shares.append(holding)
     if not held:
         raise ExportError(
-            f"budget {check.limit}: no candidate holds it when it is timed whole, though the table predicted so; "
+            f"budget {check.limit}: no candidate holds it when it is timed whole, though the table predicted so; the "
+            f"fastest took {min(shares):.1%} of what is allowed; "
             "search again while the machine is quiet, measure the table again, or allow more"
         )
     return held
