@@ -30,6 +30,7 @@ from autoprune.reconstruction.patches import (
     weight_matrix,
 )
 from autoprune.reconstruction.response import Response, fit
+from autoprune.reconstruction.restate import restate_batchnorm
 from autoprune.reconstruction.tail import Tail, gain_and_shift, owed, tail_behind
 
 #: Bytes that the activations of both networks may take; fewer images are used where they do not fit.
@@ -59,8 +60,9 @@ def refit(
     """Solve every convolution and linear layer of a pruned network anew, in place, in execution order.
 
     Each layer's weights become the least-squares fit of what the unpruned layer puts out, on patches of what reaches
-    the pruned layer, with a pull towards the weights it has. Batch norms keep the statistics of the unpruned network,
-    because that is what is fitted. Linear algebra only: no labels and no gradient.
+    the pruned layer, with a pull towards the weights it has. Batch norms work with the statistics of the unpruned
+    network meanwhile, because that is what is fitted; at the end they are restated in the pruned network's own. Linear
+    algebra only: no labels and no gradient.
 
     Memory: activations of both networks for all images, at most `memory_bytes`; where `images` are too many for that,
     the first ones are taken.
@@ -88,8 +90,14 @@ def refit(
     if len(images) == 0:
         raise DatasetError("a refit needs at least one image of the fit split, found none")
     n = min(len(images), max(1, memory_bytes // _bytes_per_image(network)))
-    run = _Run(network, groups, plan, module, device or default_device(), points, seed, ridge)
-    return run.solve(images[:n], progress)
+    device = device or default_device()
+    unsolved = _Run(network, groups, plan, module, device, points, seed, ridge).solve(images[:n], progress)
+    if not plan.kept_units(groups).all():  # else nothing was pruned, and nothing refitted
+        worker = ready(module, device)
+        restate_batchnorm(worker, images[:n], device)
+        if worker is not module:
+            module.load_state_dict(worker.state_dict())
+    return unsolved
 
 
 class _Run:
