@@ -71,13 +71,18 @@ def run_inspect(params: Mapping[str, object]) -> None:
 
     """
     values = spec_values(params)
+    round_to, max_ratio = int(str(values["round_to"])), float(str(values["max_ratio"]))
+    if round_to < 1:
+        raise BudgetError(f"--round-to must be a whole number of channels, at least 1, found {round_to}")
+    if not 0 < max_ratio < 1:
+        raise BudgetError(f"--max-ratio must lie between 0 and 1, found {max_ratio}")
     network = load_model(values)
     inspection = inspect_network(
         network,
         str(values["model"]),
         include_residual=bool(values["include_residual"]),
-        round_to=int(str(values["round_to"])),
-        max_ratio=float(str(values["max_ratio"])),
+        round_to=round_to,
+        max_ratio=max_ratio,
         latencies=None if values["device"] is None else find_table(str(values["device"])),
     )
     budget = values["budget"]
