@@ -156,6 +156,8 @@ class _Fusion:
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
             op, kernel, stride = "pool", _pair(layer.kernel_size), _pair(layer.stride)
             padding = _pair(layer.padding)
+            if kernel == plane and padding == (0, 0):  # a global pool by another name
+                kernel, stride = (0, 0), (1, 1)
         elif isinstance(layer, (Add, nn.PReLU, *ACTIVATIONS)) and not isinstance(layer, nn.Identity):
             op = "elementwise"
         else:

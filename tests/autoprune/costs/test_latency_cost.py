@@ -151,3 +151,13 @@ def test_the_structure_does_not_depend_on_weights_but_on_shapes() -> None:
         network = build("resnet20_cifar", seed=seed, input_shape=(3, size, size))
         keys.add(structure_key(fused_units(network, find_groups(network))))
     assert len(keys) == 2
+
+
+def test_a_pool_over_the_whole_plane_is_a_global_one() -> None:
+    def pooled(pool: nn.Module) -> str:
+        b = NetworkBuilder("image", (3, 8, 8))
+        x = b.add(pool, b.add(nn.Conv2d(3, 16, 3, padding=1), b.input, name="conv"), name="pool")
+        network = b.finish(b.add(nn.Linear(16, 4), b.add(Reshape((-1, 16)), x, name="flat"), name="classifier"))
+        return structure_key(fused_units(network, find_groups(network)))
+
+    assert pooled(nn.AvgPool2d(8)) == pooled(nn.AdaptiveAvgPool2d(1)) != pooled(nn.AvgPool2d(5, 8))
