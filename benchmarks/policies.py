@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--budget", default="macs=50%")
     parser.add_argument("--policy", action="append", default=[])
     parser.add_argument("--device", help="device or latency table of a budget of latency")
+    parser.add_argument("--include-residual", action="store_true")
     parser.add_argument("--short-term-steps", type=int, default=0, help="of netadapt")
     parser.add_argument("--evaluations", type=int, default=280)
     parser.add_argument("--search-images", type=int, default=1000)
@@ -38,6 +39,7 @@ def main() -> None:
             "report_dataset": str(arguments.shared / "data" / "cifar10_jpeg_test.zip"),
             "budget": arguments.budget,
             "device": arguments.device,
+            "include_residual": arguments.include_residual,
             "short_term_steps": arguments.short_term_steps,
             "policies": arguments.policy or ["uniform", "random", "sensitivity"],
             "evaluations": arguments.evaluations,
@@ -52,6 +54,8 @@ def main() -> None:
         f"{arguments.model}, {spec.budget}, {spec.search_images} search images, {spec.fit_images} fit images, "
         f"{spec.finetune_epochs} epoch(s) of fine-tuning with distillation, seed {spec.seed}"
     )
+    if spec.include_residual:
+        settings += ", residual streams pruned too"
     if spec.short_term_steps:
         settings += f", netadapt with {spec.short_term_steps} training steps for each proposal"
     kind = "-latency" if "latency" in result.limits else ""
