@@ -23,7 +23,8 @@ __all__ = ["ALIGNMENT", "ONE_WIDTH", "Calibration", "Change", "Conditions", "Lat
 #: Channels that runtimes handle at a time at least; see :mod:`autoprune.latency_tables.interpolation`.
 ALIGNMENT = 8
 
-#: How far two tables may be apart on what both measured, in the median, so that calibrations of the older still hold.
+#: How far a newer table may move the times of an older one, as a share of all of them (the slowest unit of each
+#: shape), so that calibrations of the older still hold.
 AGREEMENT = 0.05
 
 #: Units with as many channels leaving as entering: their times depend on one width.
@@ -147,8 +148,8 @@ class LatencyTable:
         """Return a table with what either holds; the newer one wins.
 
         Where the newer measured a unit, the older's times between its widths go: lines through times of two occasions
-        would bend where nothing does. The older's calibrations stay if the units that both measured agree, within
-        5% in the median; otherwise nobody knows any more how far its predictions are from the truth.
+        would bend where nothing does. The older's calibrations stay if that moves its times by at most 5% in all;
+        otherwise nobody knows any more how far its predictions are from the truth.
 
         The newer is the one with the later ``measured_at``; `other`, where that is missing or the same.
 
@@ -284,9 +285,15 @@ class LatencyTable:
 
 
 def _agree(old: LatencyTable, new: LatencyTable) -> bool:
-    """Tell whether two tables agree about the units that both measured."""
-    ratios = [new.entries[unit].median_us / old.entries[unit].median_us for unit in old.entries if unit in new.entries]
-    return not ratios or bool(np.median(np.abs(np.log(ratios))) <= np.log1p(AGREEMENT))
+    """Tell whether the times of the units that both measured moved little, as a share of all times of the older."""
+    slowest: dict[Unit, float] = {}
+    ratios: dict[Unit, list[float]] = {}
+    for unit, timing in old.entries.items():
+        slowest[unit.shape] = max(slowest.get(unit.shape, 0.0), timing.median_us)
+        if unit in new.entries:
+            ratios.setdefault(unit.shape, []).append(new.entries[unit].median_us / timing.median_us)
+    moved = sum(slowest[shape] * abs(float(np.median(each)) - 1) for shape, each in ratios.items())
+    return moved <= AGREEMENT * sum(slowest.values())
 
 
 def _grid(shape: Unit, points: Iterable[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:

@@ -23,6 +23,12 @@ def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.fixture(autouse=True)
+def _nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store hold what a test puts there, and nothing else."""
+    monkeypatch.setattr(device_tables, "SHIPPED", tmp_path / "shipped")
+
+
 @pytest.fixture
 def table_file(tmp_path: Path) -> Path:
     path = tmp_path / "latency-table.json"
