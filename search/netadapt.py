@@ -1,5 +1,6 @@
 """NetAdapt: shrink one group at a time, a little, always the one that costs least accuracy (Yang et al. 2018)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -134,8 +135,7 @@ class NetAdapt:
     def _iterate(self) -> list[_Draft]:
         """Return the next iteration: every group alone, shrunk until the target is met; nothing where none can."""
         self._iteration += 1
-        ahead = max(1, self._schedule.steps - self._iteration + 1)
-        most = max(1, self._left // ahead)
+        most = max(1, self._left // self._ahead())
         if self._left < 1:
             return []
         step = self._schedule.progress(self._iteration)
@@ -149,6 +149,16 @@ class NetAdapt:
                 self._left -= len(chosen)
                 return chosen
         return []
+
+    def _ahead(self) -> int:
+        """Return how many iterations are still to come, this one included: as planned, or fewer at the pace so far.
+
+        Coarse widths overshoot their targets; what evaluations that leaves goes to more proposals per iteration.
+        """
+        planned = self._schedule.steps - self._iteration + 1
+        if self._iteration > 1 and self._progress > 0:
+            planned = min(planned, math.ceil((1 - self._progress) * (self._iteration - 1) / self._progress))
+        return max(1, planned)
 
     def _draft(self, kept: Counts) -> _Draft:
         """Propose counts: above the budget a probe."""
