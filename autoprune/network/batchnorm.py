@@ -1,6 +1,6 @@
 """Batch norm put back where an exporter folded it, and folded again for export."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -43,27 +43,46 @@ def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256
     names = [name for name in network.layers() if name.endswith(_SUFFIX)]
     if not names:
         return network
-    sums: dict[str, list[Tensor]] = {name: [] for name in names}
-    handles = [network.module.get_submodule(name).register_forward_pre_hook(_observer(sums[name])) for name in names]
-    try:
-        with torch.no_grad():
-            for batch in torch.split(images, batch_size):
-                network.module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    moments = entering_moments(network.module, names, torch.split(images, batch_size))
     layers = network.layers()
     measured: dict[str, nn.Module] = {}
     for name in names:
         norm = own_copy(layers[name])
         assert isinstance(norm, nn.BatchNorm2d)
-        total, squares, count = torch.stack(sums[name]).sum(0).unbind(0)
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0)
+        mean, variance = moments[name]
         norm.running_mean, norm.running_var = mean.float(), variance.float()
         norm.weight.data, norm.bias.data = (variance + norm.eps).sqrt().float(), mean.float()
         measured[name] = norm
     return Network(network.with_layers(measured), network.input_shape, network.shapes)
+
+
+def entering_moments(
+    module: nn.Module, names: Sequence[str], batches: Iterable[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance per channel, ``(C,)`` float64, of what enters the layers called `names`.
+
+    Args:
+        module: The network, in eval mode; not changed.
+        names: Layers whose input is ``(n, C, H, W)``; those that never run are left out.
+        batches: Images, where the module is.
+
+    """
+    sums: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = [module.get_submodule(name).register_forward_pre_hook(_observer(sums[name])) for name in names]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    moments = {}
+    for name, parts in sums.items():
+        if parts:
+            total, squares, count = torch.stack(parts).sum(0).unbind(0)
+            mean = total / count
+            moments[name] = mean, (squares / count - mean.square()).clamp(min=0)
+    return moments
 
 
 def fold_batchnorm(network: Network) -> Network:
@@ -139,7 +158,9 @@ def _observer(sums: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], N
 
     def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         values = args[0].detach().double()
-        count = torch.full(values.shape[1:2], values.numel() // values.shape[1], dtype=torch.float64)
+        count = torch.full(
+            values.shape[1:2], values.numel() // values.shape[1], dtype=torch.float64, device=values.device
+        )
         sums.append(torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]))
 
     return observe

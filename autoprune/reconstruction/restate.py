@@ -1,10 +1,9 @@
 """Batch norms written in the statistics of what really enters them; the network computes the same."""
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 
+from autoprune.network.batchnorm import entering_moments
 from autoprune.network.device import batch_on
 
 #: Images that statistics are taken from, and images at a time.
@@ -26,27 +25,17 @@ def restate_batchnorm(module: nn.Module, images: Tensor, device: torch.device) -
 
     """
     norms = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.BatchNorm2d)}
-    sums: dict[str, Tensor] = {}
-    handles = [norm.register_forward_pre_hook(_observer(name, sums)) for name, norm in norms.items()]
-    try:
-        with torch.no_grad():
-            for batch in torch.split(images[:IMAGES], _BATCH):
-                module(batch_on(batch, device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    batches = (batch_on(batch, device) for batch in torch.split(images[:IMAGES], _BATCH))
+    moments = entering_moments(module, list(norms), batches)
     with torch.no_grad():
-        for name, norm in norms.items():
-            _restate(norm, sums, name)
+        for name, (mean, variance) in moments.items():
+            _restate(norms[name], mean, variance)
 
 
-def _restate(norm: nn.BatchNorm2d, sums: Mapping[str, Tensor], name: str) -> None:
+def _restate(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     """Write mean and variance into one batch norm, and what they changed into gamma and beta."""
-    if not norm.affine or norm.running_mean is None or norm.running_var is None or name not in sums:
+    if not norm.affine or norm.running_mean is None or norm.running_var is None:
         return
-    total, squares, count = sums[name]
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
     varies = variance > norm.eps  # else its gamma would have to be huge
     mean = torch.where(varies, mean, norm.running_mean.double())
     variance = torch.where(varies, variance, norm.running_var.double())
@@ -56,15 +45,3 @@ def _restate(norm: nn.BatchNorm2d, sums: Mapping[str, Tensor], name: str) -> Non
     norm.bias.copy_(shift + gain * mean)
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
-
-
-def _observer(name: str, sums: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """Make a hook that adds up sum, sum of squares and count per channel of what enters, ``(3, C)`` float64."""
-
-    def observe(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].double()
-        count = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=torch.float64, device=x.device)
-        found = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])
-        sums[name] = found if name not in sums else sums[name] + found
-
-    return observe
