@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables.device_name import check_device
@@ -24,12 +23,12 @@ PRECISIONS = ("fp32", "int8")
 GRAPH_OPTIONS = ("all", "extended", "basic", "none")
 
 
-def check_timing(median_us: object, p10_us: object, p90_us: object, repeats: object) -> None:
+def check_timing(median_us: float, p10_us: float, p90_us: float, repeats: object) -> None:
     """Raise LatencyTableError unless these can be times of one unit."""
     for name, value in (("median_us", median_us), ("p10_us", p10_us), ("p90_us", p90_us)):
-        if not is_number(value) or not 0 < float(value) <= MOST_US:  # type: ignore[arg-type]
+        if not is_number(value) or not 0 < float(value) <= MOST_US:
             raise LatencyTableError(f"{name}: expected microseconds above 0, found {value!r}")
-    if not p10_us <= median_us <= p90_us:  # type: ignore[operator]
+    if not p10_us <= median_us <= p90_us:
         raise LatencyTableError(
             f"expected p10 <= median <= p90, found p10 {p10_us}, median {median_us}, p90 {p90_us} microseconds"
         )
@@ -48,16 +47,18 @@ def check_conditions(data: Mapping[str, object]) -> None:
     check_count("batch", data["batch"], 65536)
 
 
-def check_calibration(scale: object, offset_us: object, error: object, worst: object, points: Any) -> None:  # noqa: ANN401
+def check_calibration(
+    scale: float, offset_us: float, error: float, worst: float, points: Sequence[Sequence[float]]
+) -> None:
     """Raise LatencyTableError unless these can be a calibration."""
     for name, value in (("scale", scale), ("offset_us", offset_us), ("error", error), ("worst", worst)):
-        if not is_number(value) or abs(float(value)) > MOST_US:  # type: ignore[arg-type]
+        if not is_number(value) or abs(float(value)) > MOST_US:
             raise LatencyTableError(f"calibration: {name}: expected a finite number, found {value!r}")
-    if not scale > 0:  # type: ignore[operator]
+    if not scale > 0:
         raise LatencyTableError(f"calibration: scale: expected a number above 0, found {scale!r}")
-    if not offset_us >= 0:  # type: ignore[operator]
+    if not offset_us >= 0:
         raise LatencyTableError(f"calibration: offset_us: expected microseconds, at least 0, found {offset_us!r}")
-    if not 0 <= error <= worst:  # type: ignore[operator]
+    if not 0 <= error <= worst:
         raise LatencyTableError(f"calibration: expected 0 <= error <= worst, found error {error}, worst {worst}")
     if not isinstance(points, tuple) or len(points) > MOST_POINTS:
         raise LatencyTableError(f"calibration: points: expected at most {MOST_POINTS} pairs")

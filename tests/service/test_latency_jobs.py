@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.costs.fused_units import fused_units, structure_key
-from autoprune.costs.table_request import table_request
+from autoprune.costs.fused_units import fused_units
 from autoprune.errors import BudgetError, ExportError, InfeasibleBudgetError, LatencyTableError
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.groups.channel_group import find_groups
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME
-from autoprune.latency_tables.table import ONE_WIDTH, Calibration, Conditions, LatencyTable, Timing
+from autoprune.latency_tables.table import Calibration, Conditions, LatencyTable
 from autoprune.latency_tables.unit import Unit
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.latency_check import Timer
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
 from autoprune.service.spec import JobSpec, read_spec
+from tests.made_up_tables import made_up_table
 
 
 def _microseconds(unit: Unit) -> float:
@@ -34,19 +34,8 @@ def _microseconds(unit: Unit) -> float:
 
 def _table(model: Path, *, error: float = 0.02) -> LatencyTable:
     """Return the made-up table of a device that is not this machine."""
-    network = load_network(model)
-    groups = find_groups(network)
-    units = fused_units(network, groups)
-    entries = {}
-    for grid in table_request(units, groups):
-        for c_out in grid.c_out:
-            for c_in in (c_out,) if grid.shape.op in ONE_WIDTH else grid.c_in:
-                unit = grid.shape.with_channels(c_in, c_out)
-                time_us = _microseconds(unit)
-                entries[unit] = Timing(time_us, 0.9 * time_us, 1.1 * time_us, 10)
     calibration = Calibration(1.1, 5.0, error, 2 * error, ((100.0, 100.0 * (1 + error)),))
-    conditions = Conditions("toaster", "mips", RUNTIME)
-    return LatencyTable(conditions, entries, {structure_key(units): calibration}, {"processor": "toaster 3000"})
+    return made_up_table(load_network(model), _microseconds, calibration)
 
 
 @pytest.fixture(scope="module")

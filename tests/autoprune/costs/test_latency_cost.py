@@ -11,10 +11,10 @@ from autoprune.costs.budget import Budget
 from autoprune.costs.fused_units import FusedUnit, fused_units, structure_key
 from autoprune.costs.latency_cost import latency_cost
 from autoprune.costs.quantities import LATENCY
-from autoprune.costs.table_request import pruned_units, table_request
+from autoprune.costs.table_request import pruned_units
 from autoprune.errors import LatencyTableError
 from autoprune.groups.channel_group import find_groups
-from autoprune.latency_tables.table import ONE_WIDTH, Calibration, Conditions, LatencyTable, Timing
+from autoprune.latency_tables.table import Calibration, LatencyTable
 from autoprune.latency_tables.unit import Unit
 from autoprune.network.layers import Concat, Reshape
 from autoprune.network.network import Network, NetworkBuilder
@@ -22,6 +22,7 @@ from autoprune.network.tracer import trace
 from autoprune.problem import PruningProblem, pruning_problem
 from autoprune.zoo.registry import build
 from tests.corpus import NETWORKS, input_shape
+from tests.made_up_tables import made_up_table
 
 SCALE, OFFSET_US = 1.2, 7.0
 
@@ -31,17 +32,8 @@ def _time_us(unit: Unit) -> float:
     return 2.0 + (unit.c_in * 31 + unit.c_out * 17 + unit.input_hw[0]) % 13 + unit.c_in * unit.c_out / 64
 
 
-def _table(network: Network, error: float = 0.03) -> LatencyTable:
-    groups = find_groups(network)
-    units = fused_units(network, groups)
-    entries = {}
-    for grid in table_request(units, groups):
-        for c_out in grid.c_out:
-            for c_in in (c_out,) if grid.shape.op in ONE_WIDTH else grid.c_in:
-                unit = grid.shape.with_channels(c_in, c_out)
-                entries[unit] = Timing(_time_us(unit), _time_us(unit), _time_us(unit), 9)
-    calibration = Calibration(SCALE, OFFSET_US, error, 2 * error)
-    return LatencyTable(Conditions("toaster", "mips", "onnxruntime 1"), entries, {structure_key(units): calibration})
+def _table(network: Network) -> LatencyTable:
+    return made_up_table(network, _time_us, Calibration(SCALE, OFFSET_US, 0.03, 0.06))
 
 
 def _concatenated() -> Network:
