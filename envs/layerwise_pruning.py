@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from autoprune.envs.episode import Episode
 from autoprune.envs.layer_features import N_FEATURES, LayerFeatures
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.problem import PruningProblem
@@ -40,15 +41,15 @@ class LayerwisePruningEnv(gymnasium.Env[Observation, Action]):
         self.observation_space = spaces.Box(0.0, 1.0, (N_FEATURES,), np.float32)
         self._evaluator = evaluator
         self._features = LayerFeatures(problem)
-        self._kept: list[int] = []
+        self._episode = Episode(problem, self._features)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start with the whole network."""
         super().reset(seed=seed)
-        self._kept = []
-        return self._observe(), {}
+        self._episode = Episode(self.problem, self._features)
+        return self._episode.observation(), {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Decide the next group.
@@ -58,38 +59,21 @@ class LayerwisePruningEnv(gymnasium.Env[Observation, Action]):
             gymnasium.error.InvalidAction: Not one number from 0 to 1.
 
         """
-        index = len(self._kept)
-        if index == len(self.problem.groups):
+        episode = self._episode
+        if episode.done:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset() before the next step()")
         if not self.action_space.contains(action):
             raise gymnasium.error.InvalidAction(
                 f"expected a float32 array of shape (1,) within [0, 1], found {action!r}"
             )
-        self._kept.append(self._behind_wall(index, float(action[0])))
-        info: dict[str, Any] = {"group": self.problem.groups[index].name, "kept": self._kept[-1]}
-        done = len(self._kept) == len(self.problem.groups)
+        group = self.problem.groups[len(episode.kept)]
+        episode.decide(float(action[0]))
+        info: dict[str, Any] = {"group": group.name, "kept": episode.kept[-1]}
         reward = 0.0
-        if done:
-            assert self.problem.fits(self._kept), "the wall holds the budget"
-            policy = self.problem.policy(self._kept)
+        if episode.done:
+            assert self.problem.fits(episode.kept), "the wall holds the budget"
+            policy = self.problem.policy(episode.kept)
             scores = self._evaluator.evaluate(self.problem.plan(policy))
             reward = scores.objective - 1
-            info |= {"policy": policy.ratios, "cost": self.problem.cost(self._kept), "scores": scores.to_dict()}
-        return self._observe(), reward, done, False, info
-
-    def _behind_wall(self, index: int, ratio: float) -> int:
-        """Return the units to keep of group `index`: what was asked for, or the most that still leaves a way to fit."""
-        width = self.problem.widths[index]
-        wanted = (1 - ratio) * len(self.problem.groups[index])
-        counts = self.problem.smallest()
-        counts[:index] = self._kept
-        at = int(np.argmin(np.abs(width - wanted)))
-        counts[index] = width[at]
-        while at > 0 and not self.problem.fits(counts):
-            at -= 1
-            counts[index] = width[at]
-        return int(width[at])
-
-    def _observe(self) -> Observation:
-        """Return the features of the next group, or of the last one at the end."""
-        return self._features.at(self._kept)
+            info |= {"policy": policy.ratios, "cost": self.problem.cost(episode.kept), "scores": scores.to_dict()}
+        return episode.observation(), reward, episode.done, False, info
