@@ -61,6 +61,11 @@ class PruningProblem:
         """Names of the decision groups."""
         return tuple(group.name for group in self.groups)
 
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """The first layer that produces each decision group's channels."""
+        return tuple(group.producers[0] for group in self.groups)
+
     def smallest(self) -> Counts:
         """Return the fewest units each group may keep, ``(n_groups,)``."""
         return np.array([width[0] for width in self.widths], dtype=np.int64)
@@ -68,6 +73,10 @@ class PruningProblem:
     def cost(self, kept: Sequence[int] | Counts) -> dict[str, int]:
         """Return the cost of kept counts, ``(n_groups,)``."""
         return self.costs.cost(kept)
+
+    def layer_costs(self, kept: Sequence[int] | Counts) -> dict[str, int]:
+        """Return the MACs of each layer, in execution order, for kept counts, ``(n_groups,)``."""
+        return self.costs.layer_macs(kept)
 
     def fits(self, kept: Sequence[int] | Counts) -> bool:
         """Tell whether kept counts, ``(n_groups,)``, hold the budget."""

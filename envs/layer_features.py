@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from autoprune.envs.layerwise_problem import LayerwiseProblem
 from autoprune.network.network import Network
-from autoprune.problem import PruningProblem
 
 N_FEATURES = 11
 
@@ -28,35 +28,36 @@ class LayerFeatures:
     a_{t-1}   ratio removed of the group before (first: 0)      already in [0, 1)
     ========= ================================================= ===================================================
 
-    `reduced` and `rest` count undecided groups as whole.
+    `reduced` and `rest` count undecided groups as whole. Where single weights are pruned, weights that are not zero
+    stand in for MACs.
     """
 
-    def __init__(self, problem: PruningProblem) -> None:
+    def __init__(self, problem: LayerwiseProblem[object]) -> None:
         """Tabulate what does not change within an episode."""
         self._problem = problem
-        self._full = problem.costs.full()
-        self._macs = problem.cost(self._full)["macs"]
-        producers = [group.producers[0] for group in problem.groups]
-        own = problem.costs.layer_macs(self._full)
-        geometry = np.array([_geometry(problem.network, name) for name in producers], dtype=np.float64)
-        n_groups = len(producers)
+        self._full = np.array([width[-1] for width in problem.widths], dtype=np.int64)
+        own = problem.layer_costs(self._full)
+        self._whole = sum(own.values())
+        geometry = np.array([_geometry(problem.network, name) for name in problem.producers], dtype=np.float64)
+        n_groups = len(self._full)
         self._static = np.column_stack(
             [
                 np.arange(n_groups) / max(1, n_groups - 1),
                 geometry / geometry.max(axis=0),
-                [own[name] / self._macs for name in producers],
+                [own[name] / self._whole for name in problem.producers],
             ]
         )  # (n_groups, 8)
-        self._positions = [problem.costs.layers.index(name) for name in producers]
+        layers = list(own)
+        self._positions = [layers.index(name) for name in problem.producers]
 
     def at(self, kept: Sequence[int]) -> NDArray[np.float32]:
         """Return the features, ``(11,)``, of the first group not in `kept`, or of the last one when all are decided."""
         index = min(len(kept), len(self._full) - 1)
         counts = self._full.copy()
         counts[: len(kept)] = kept
-        macs = list(self._problem.costs.layer_macs(counts).values())
-        reduced = 1 - sum(macs) / self._macs
-        rest = sum(macs[self._positions[index] + 1 :]) / self._macs
+        costs = list(self._problem.layer_costs(counts).values())
+        reduced = 1 - sum(costs) / self._whole
+        rest = sum(costs[self._positions[index] + 1 :]) / self._whole
         before = 1 - kept[-1] / int(self._full[len(kept) - 1]) if kept else 0.0
         features = np.array([*self._static[index], reduced, rest, before], dtype=np.float32)
         return features.clip(0, 1)

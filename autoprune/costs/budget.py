@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.costs.quantities import LATENCY, LIMITABLE, NS_PER_MS, shown
+from autoprune.costs.quantities import LATENCY, LIMITABLE, NONZERO, NS_PER_MS, shown
 from autoprune.errors import BudgetError, InfeasibleBudgetError, UnknownNameError
 
 _UNITS = {
@@ -99,11 +99,17 @@ class Budget:
 
         Raises:
             BudgetError: An absolute limit at or above the unpruned cost of a single limit: nothing to prune; or a
-                limit of latency without a latency table.
+                limit of latency without a latency table, or of what does not follow from what is pruned.
             InfeasibleBudgetError: A limit below the `smallest` reachable cost.
 
         """
-        if any(limit.quantity not in unpruned for limit in self.limits):
+        missing = [limit.quantity for limit in self.limits if limit.quantity not in unpruned]
+        if missing and missing != [LATENCY]:
+            raise BudgetError(
+                f"budget {self}: {missing[0]} cannot be limited here (channels are pruned within macs, params, bytes "
+                f"or latency, single weights within {NONZERO}); limit {' or '.join(unpruned)}"
+            )
+        if missing:
             raise BudgetError(
                 f"budget {self}: latency is that of a device, give its latency table with --device NAME or a file; "
                 "autoprune device measure MODEL makes one of this machine, autoprune device pack MODEL of another"

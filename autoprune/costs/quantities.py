@@ -6,8 +6,11 @@ QUANTITIES = ("macs", "params", "bytes")
 #: Time of one inference; it needs a latency table of the device. Whole nanoseconds, shown as milliseconds.
 LATENCY = "latency"
 
-#: Everything that a budget can limit.
-LIMITABLE = (*QUANTITIES, LATENCY)
+#: Parameters that are not zero: what counts where single weights are pruned and every layer keeps its shape.
+NONZERO = "nonzero"
+
+#: Everything that a budget can limit: channels by all but the last, single weights by that alone.
+LIMITABLE = (*QUANTITIES, LATENCY, NONZERO)
 
 NS_PER_MS = 1_000_000
 

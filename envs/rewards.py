@@ -1,0 +1,50 @@
+"""What an agent is rewarded with at the end of an episode (He et al. 2018, arXiv 1802.03494, sec. 3.3 and 3.4)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoprune.errors import UnknownNameError
+from autoprune.evaluation.metrics import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A reward for scores and costs, higher is better, never above 0.
+
+    With ``error = 1 - objective``: ``-error``, which leaves the cost to the budget (resource-constrained compression),
+    or ``-error * log(cost)``, which trades one for the other (accuracy-guaranteed compression); natural logarithm of
+    the absolute cost, in its own unit.
+
+    Attributes:
+        quantity: The cost that counts besides the error; None where the error is all.
+
+    """
+
+    quantity: str | None = None
+
+    def __call__(self, scores: Scores, cost: Mapping[str, int]) -> float:
+        """Return the reward for the scores and the costs of one policy."""
+        error = 1 - scores.objective
+        return -error if self.quantity is None else -error * math.log(max(1, cost[self.quantity]))
+
+
+#: Rewards by name; that of an episode over budget is -inf under all of them.
+REWARDS: Mapping[str, Reward] = {
+    "-error": Reward(),
+    "-error*log(macs)": Reward("macs"),
+    "-error*log(params)": Reward("params"),
+    "-error*log(nonzero)": Reward("nonzero"),
+}
+
+
+def reward(name: str) -> Reward:
+    """Return the reward of this name.
+
+    Raises:
+        UnknownNameError: No such reward.
+
+    """
+    if name not in REWARDS:
+        raise UnknownNameError("reward", name, REWARDS)
+    return REWARDS[name]
