@@ -27,8 +27,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_kept_memory_is_not_faulted_in_again() -> None:
-    faults = {
-        mode: int(subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, check=True).stdout)
-        for mode in ("default", "keep")
-    }
+    faults = {mode: min(_faults(mode) for _ in range(3)) for mode in ("default", "keep")}
     assert faults["keep"] < 0.5 * faults["default"]
+
+
+def _faults(mode: str) -> int:
+    """Count page faults; a machine that is short of memory takes pages away and only ever adds some."""
+    return int(subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, check=True).stdout)
