@@ -80,7 +80,7 @@ class LayerwiseProblem(Protocol[PlanOut]):
 
 
 class PlanScorer(Protocol[PlanIn]):
-    """Scores plans of one problem: a pure function, what of a :class:`~autoprune.evaluation.plan_evaluator.PlanEvaluator` an environment needs."""
+    """Scores plans of one problem: a pure function, as is that of :mod:`autoprune.evaluation.plan_evaluator`."""
 
     def evaluate(self, plan: PlanIn) -> Scores:
         """Return the scores of the network that `plan` leaves."""
