@@ -37,13 +37,21 @@ def act(ratio: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.array([ratio], dtype=np.float32)
 
 
-def made(problem: PruningProblem, **options: str | bool) -> gymnasium.Env[Any, Any]:
+def made(
+    problem: PruningProblem, *, reward: str = "-error", wall: bool = True, render_mode: str | None = None
+) -> gymnasium.Env[Any, Any]:
     """Make the environment by its registered name, as a user does."""
-    return gymnasium.make(LAYERWISE_PRUNING, problem=problem, evaluator=FormulaEvaluator(problem), **options)
+    evaluator = FormulaEvaluator(problem)
+    return gymnasium.make(
+        LAYERWISE_PRUNING, problem=problem, evaluator=evaluator, reward=reward, wall=wall, render_mode=render_mode
+    )
 
 
-def bare(problem: PruningProblem, **options: str | bool) -> LayerwisePruningEnv:
-    env = made(problem, **options).unwrapped
+def bare(
+    problem: PruningProblem, *, reward: str = "-error", wall: bool = True, render_mode: str | None = None
+) -> LayerwisePruningEnv:
+    """Make the environment and take gymnasium's wrappers off."""
+    env = made(problem, reward=reward, wall=wall, render_mode=render_mode).unwrapped
     assert isinstance(env, LayerwisePruningEnv)
     return env
 
@@ -120,7 +128,8 @@ def test_after_step_t_the_next_group_is_seen(budget: str) -> None:
     problem = problem_within(budget)
     env = bare(problem)
     observations = [env.reset()[0]]
-    taken, groups = [], []
+    taken: list[float] = []
+    groups: list[str] = []
     for ratio in (0.4, 0.0, 0.7):
         observation, *_, info = env.step(act(ratio))
         observations.append(observation)

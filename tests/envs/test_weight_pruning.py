@@ -37,11 +37,11 @@ def splits() -> SearchSplits:
 
 
 def made(
-    network: Network, splits: SearchSplits, budget: str = "nonzero=30%", **options: str | bool
+    network: Network, splits: SearchSplits, budget: str = "nonzero=30%", *, reward: str = "-error", wall: bool = True
 ) -> tuple[LayerwisePruningEnv, WeightEvaluator]:
     problem = weight_pruning_problem(network, Budget.parse(budget))
     evaluator = WeightEvaluator(problem, splits)
-    env = gymnasium.make(LAYERWISE_PRUNING, problem=problem, evaluator=evaluator, **options).unwrapped
+    env = gymnasium.make(LAYERWISE_PRUNING, problem=problem, evaluator=evaluator, reward=reward, wall=wall).unwrapped
     assert isinstance(env, LayerwisePruningEnv)
     return env, evaluator
 
