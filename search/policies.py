@@ -14,6 +14,14 @@ from autoprune.search.uniform import Uniform
 
 _Make = Callable[[PruningProblem, int, int], Searcher]
 
+
+def _amc(problem: PruningProblem, seed: int, evaluations: int) -> Searcher:
+    """Make AMC; importing its agent takes seconds, which the other policies need not wait for."""
+    from autoprune.search.amc.searcher import Amc
+
+    return Amc(problem, seed, evaluations)
+
+
 #: How each policy is made for (problem, seed, evaluations).
 POLICIES: Mapping[str, _Make] = MappingProxyType(
     {
@@ -22,6 +30,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
         "exact": Exact,
         "netadapt": lambda problem, seed, evaluations: NetAdapt(problem, evaluations),
+        "amc": _amc,
     }
 )
 

@@ -1,0 +1,228 @@
+"""AMC behind the seam of all policies: the agent walks the groups, the driver evaluates, the reward comes back."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from autoprune.envs.episode import Episode
+from autoprune.envs.layer_features import LayerFeatures
+from autoprune.envs.rewards import REWARDS
+from autoprune.errors import SearchError
+from autoprune.problem import PruningProblem
+from autoprune.pruning.policy import PruningPolicy
+from autoprune.search.amc.agent import AmcAgent, Observation
+from autoprune.search.amc.settings import AmcSettings
+from autoprune.search.searcher import InOrder, Proposal, Trial
+
+#: Episodes that `stop_early` judges the remaining ones by.
+LAST_EPISODES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One decision of an episode: features of the group ``(11,)``, the ratio removed, features of the next one."""
+
+    observation: Observation
+    ratio: float
+    following: Observation
+    done: bool
+
+
+class Amc:
+    """Searches with a DDPG agent, one group after another, behind a wall that keeps every episode within the budget.
+
+    In an episode the agent sees the features of a group, draws a ratio around what its actor says, and goes on to the
+    next; the driver evaluates where that ends. The reward then goes to every transition of the episode, and the agent
+    is updated once per transition. The first episodes are uniform. Transitions are those of the policy that was
+    evaluated: ratios after rounding and wall, not what was drawn.
+
+    Deterministic from the seed and for any number of workers; with `parallel_episodes` above 1 it depends on how many
+    proposals are asked for at a time. Ends after as many episodes as evaluations.
+    """
+
+    name = "amc"
+
+    def __init__(
+        self,
+        problem: PruningProblem,
+        seed: int,
+        evaluations: int,
+        settings: AmcSettings | None = None,
+        *,
+        agent: Path | None = None,
+        experience: Sequence[Trial] = (),
+        log: Path | None = None,
+    ) -> None:
+        """Set up the agent; no evaluation.
+
+        Args:
+            problem: What is pruned.
+            seed: Of the agent's weights, exploration and batches.
+            evaluations: Episodes.
+            settings: How it learns; None: as the original.
+            agent: File of an agent that was trained before, for this or another network or budget, to go on with;
+                there is then no warm-up.
+            experience: Trials of this problem by other policies, to learn from before the first episode; each counts
+                as an episode of the warm-up. Probes and trials screened out are left aside.
+            log: Folder to write to for TensorBoard.
+
+        Raises:
+            SearchError: A seed below 0, not an agent's file, TensorBoard missing.
+
+        """
+        if seed < 0:
+            raise SearchError(f"expected a seed of at least 0, found {seed}")
+        self._problem, self._settings = problem, settings or AmcSettings()
+        self._features = LayerFeatures(problem)
+        self._reward = REWARDS[self._settings.reward]
+        self._generator = np.random.default_rng(seed)
+        self._agent = AmcAgent(len(problem.groups), self._settings, self._generator)
+        known = [trial for trial in experience if trial.competes]
+        self._warmup = max(0, self._settings.warmup(evaluations) - len(known))
+        if agent is not None:
+            self._agent.load_weights(agent)
+            self._warmup = 0
+        if log is not None:
+            self._agent.log_to(log)
+        self._evaluations = evaluations
+        self._proposed = 0
+        self._told: list[Trial] = []
+        self._rewards: dict[tuple[int, ...], float] = {}
+        self._order = InOrder()
+        with _one_thread():
+            for trial in known:
+                self._learn(trial.kept, self._reward(trial.scores, trial.cost))
+
+    def ask(self, n: int) -> list[Proposal]:
+        """Return the ends of the next episodes; none when there were as many as evaluations, or nothing is to gain."""
+        self._order.may_ask(n)
+        if self._settings.stop_early and self._hopeless():
+            self._evaluations = self._proposed
+        left = self._evaluations - self._proposed
+        warm = self._warmup - self._proposed
+        n = min(n, left, warm if warm > 0 else self._settings.parallel_episodes)
+        with _one_thread():
+            return self._order.asked([Proposal(self._next()) for _ in range(n)])
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn from the episodes, in order."""
+        self._order.told(trials)
+        with _one_thread():
+            for trial in trials:
+                reward = self._reward(trial.scores, trial.cost)
+                if not trial.screened_out:
+                    self._rewards[trial.kept] = reward
+                    self._told.append(trial)
+                self._learn(trial.kept, reward)
+                self._log(trial, reward)
+
+    def policy(self) -> PruningPolicy:
+        """Return what the agent does without exploring: the ratios of its actor, behind the wall, filled if asked for."""
+        with _one_thread():
+            return self._end(0.0)
+
+    def save_agent(self, path: Path) -> None:
+        """Write the agent as it is now, to be transferred to another search."""
+        limits = ",".join(f"{quantity}={limit}" for quantity, limit in self._problem.limits.items())
+        self._agent.save_weights(path, {"model_sha256": self._problem.model_sha256, "limits": limits})
+
+    @property
+    def _noise(self) -> float:
+        """Deviation in the next episode; infinite in the warm-up."""
+        episode = self._proposed - self._warmup
+        return math.inf if episode < 0 else self._settings.noise_at(episode)
+
+    def _next(self) -> PruningPolicy:
+        """Walk the next episode and return where it ended."""
+        for _ in range(self._settings.free_episodes):
+            policy = self._end(self._noise)
+            kept = tuple(self._problem.kept(policy).tolist())
+            if kept not in self._rewards:
+                break
+            self._learn(kept, self._rewards[kept])
+        else:
+            policy = self._end(self._noise)
+        self._proposed += 1
+        return policy
+
+    def _end(self, noise: float) -> PruningPolicy:
+        """Walk one episode and return its policy, filled if the settings say so."""
+        policy = self._walk(noise)
+        return self._problem.project(policy, fill=True) if self._settings.fill else policy
+
+    def _walk(self, noise: float) -> PruningPolicy:
+        """Walk all groups, drawing around the actor with a deviation of `noise`; 0 draws nothing."""
+        episode = Episode(self._problem, self._features)
+        while not episode.done:
+            observation = episode.observation()
+            episode.decide(self._agent.explored(observation, noise) if noise else self._agent.ratio(observation))
+        return self._problem.policy(episode.kept)
+
+    def _learn(self, kept: Sequence[int], reward: float) -> None:
+        """Remember an episode, with an update after each transition once the warm-up is over."""
+        for each in transitions(self._problem, self._features, kept):
+            self._agent.remember(each.observation, each.ratio, reward, each.following, done=each.done)
+            if self._proposed > self._warmup:
+                self._agent.train(1)
+        self._agent.episodes += 1
+
+    def _hopeless(self) -> bool:
+        """Tell whether the remaining episodes, drawn like the last ones, gain less than a score's standard error."""
+        if self._proposed < self._warmup + LAST_EPISODES or len(self._told) < LAST_EPISODES:
+            return False
+        best = max(trial.objective for trial in self._told)
+        last = [trial.objective for trial in self._told[-LAST_EPISODES:]]
+        error = math.sqrt(best * (1 - best) / self._told[-1].scores.images)
+        return expected_gain(last, best, self._evaluations - self._proposed) < error
+
+    def _log(self, trial: Trial, reward: float) -> None:
+        """Write one line for TensorBoard, where there is a log."""
+        logger, number = self._agent.logger, trial.number
+        logger.record("episode/reward", reward)
+        logger.record("episode/objective", trial.objective)
+        logger.record("episode/best", max((told.objective for told in self._told), default=trial.objective))
+        if self._agent.baseline is not None:
+            logger.record("train/baseline", self._agent.baseline)
+            logger.record("train/noise", self._noise)
+        logger.dump(number)
+
+
+def transitions(problem: PruningProblem, features: LayerFeatures, kept: Sequence[int]) -> Iterator[Transition]:
+    """Walk the episode that ends with `kept` units per group, ``(n_groups,)``, and yield its decisions in order."""
+    episode = Episode(problem, features, wall=False)
+    observation = episode.observation()
+    for count, group in zip(kept, problem.groups, strict=True):
+        ratio = episode.decide(1 - count / len(group))
+        following = episode.observation()
+        yield Transition(observation, ratio, following, episode.done)
+        observation = following
+
+
+def expected_gain(last: Sequence[float], best: float, episodes: int) -> float:
+    """Return by how much the best of so many `episodes` is expected to exceed `best`, if they are like the `last` ones.
+
+    Taken as normal: the integral over x >= best of 1 - F(x)^episodes.
+    """
+    mean, deviation = float(np.mean(last)), float(np.std(last, ddof=1))
+    if episodes < 1 or deviation == 0:
+        return max(0.0, mean - best) if episodes >= 1 else 0.0
+    gain, _ = quad(lambda x: 1 - norm.cdf(x, mean, deviation) ** episodes, best, max(best, mean) + 8 * deviation)
+    return float(gain)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one torch thread: the agent is small, and its weights do not depend on the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
