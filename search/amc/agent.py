@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from scipy.special import ndtr, ndtri
 from stable_baselines3 import DDPG
 from stable_baselines3.common.logger import configure
@@ -152,8 +152,9 @@ class AmcAgent(DDPG):
         """Write actor, critic and their targets as safetensors, with `facts` about their training."""
         weights = {name: tensor.contiguous() for name, tensor in self.policy.state_dict().items()}
         temporary = path.with_name(path.name + ".tmp")
-        header = {"hidden": list(self._settings.hidden), "episodes": self.episodes, **facts}
-        save_file(weights, temporary, {"format": FORMAT, "agent": json.dumps(header, sort_keys=True)})
+        header = {"format": FORMAT, "hidden": list(self._settings.hidden), "episodes": self.episodes, **facts}
+        metadata = {"agent": json.dumps(header, sort_keys=True)}  # one entry: several come in any order, bytes differ
+        temporary.write_bytes(save(weights, metadata))  # save_file would make the file readable by its owner alone
         temporary.replace(path)
 
     def load_weights(self, path: Path) -> Self:
@@ -188,14 +189,14 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """Return the tensors of an agent's file and what it says about them."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise _not_an_agent(path, f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-            header = json.loads(metadata["agent"])
+            header = json.loads((file.metadata() or {}).get("agent", "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise _not_an_agent(path, str(error)) from error
-    if not isinstance(header, dict) or not all(bool(torch.isfinite(each).all()) for each in weights.values()):
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise _not_an_agent(path, f"its format is {found!r}, expected {FORMAT!r}")
+    if not all(bool(torch.isfinite(each).all()) for each in weights.values()):
         raise _not_an_agent(path, "it holds values that are not finite")
     return weights, header
 
