@@ -92,6 +92,7 @@ class Amc:
         if log is not None:
             self._agent.log_to(log)
         self._evaluations = evaluations
+        self._stopped_below: float | None = None
         self._proposed = 0
         self._told: list[Trial] = []
         self._rewards: dict[tuple[int, ...], float] = {}
@@ -100,11 +101,21 @@ class Amc:
             for trial in known:
                 self._learn(trial.kept, self._reward(trial.scores, trial.cost))
 
+    @property
+    def warmup(self) -> int:
+        """Episodes with uniform actions at the start: what experience leaves of the settings', none after an agent."""
+        return self._warmup
+
+    @property
+    def stopped_below(self) -> float | None:
+        """What the episodes left were expected to gain less than when `stop_early` ended the search; None if not."""
+        return self._stopped_below
+
     def ask(self, n: int) -> list[Proposal]:
         """Return the ends of the next episodes; none when there were as many as evaluations, or nothing is to gain."""
         self._order.may_ask(n)
-        if self._settings.stop_early and self._hopeless():
-            self._evaluations = self._proposed
+        if self._settings.stop_early and self._proposed < self._evaluations and self._hopeless():
+            self._stopped_below, self._evaluations = self._standard_error(), self._proposed
         left = self._evaluations - self._proposed
         warm = self._warmup - self._proposed
         n = min(n, left, warm if warm > 0 else self._settings.parallel_episodes)
@@ -124,7 +135,7 @@ class Amc:
                 self._log(trial, reward)
 
     def policy(self) -> PruningPolicy:
-        """Return what the agent does without exploring: the ratios of its actor, behind the wall, filled if asked for."""
+        """Return what the agent does without exploring, behind the wall, filled if the settings say so."""
         with _one_thread():
             return self._end(0.0)
 
@@ -179,8 +190,12 @@ class Amc:
             return False
         best = max(trial.objective for trial in self._told)
         last = [trial.objective for trial in self._told[-LAST_EPISODES:]]
-        error = math.sqrt(best * (1 - best) / self._told[-1].scores.images)
-        return expected_gain(last, best, self._evaluations - self._proposed) < error
+        return expected_gain(last, best, self._evaluations - self._proposed) < self._standard_error()
+
+    def _standard_error(self) -> float:
+        """Return the standard error of the best score so far."""
+        best = max(trial.objective for trial in self._told)
+        return math.sqrt(best * (1 - best) / self._told[-1].scores.images)
 
     def _log(self, trial: Trial, reward: float) -> None:
         """Write one line for TensorBoard, where there is a log."""
