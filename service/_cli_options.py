@@ -14,6 +14,7 @@ class CommandError(AutopruneError):
 
 
 _MODEL, _DATA, _SEARCH = "Model", "Images", "Budget and search"
+_AMC = "Reinforcement learning (used with --policy amc)"
 _TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
 
 Model = Annotated[
@@ -149,6 +150,51 @@ IncludeResidual = Annotated[
 Seed = Annotated[int, typer.Option(help="Equal seeds, equal results.", rich_help_panel=_SEARCH)]
 Precision = Annotated[str, typer.Option(help="Of evaluations: auto, fp32 or bf16.", rich_help_panel=_SEARCH)]
 
+AmcReward = Annotated[
+    str | None,
+    typer.Option(help="What is raised: -error, -error*log(macs) or -error*log(params).", rich_help_panel=_AMC),
+]
+AmcWarmupEpisodes = Annotated[
+    int | None,
+    typer.Option(
+        help="Episodes with uniform actions first. (default: as in the original)",
+        rich_help_panel=_AMC,
+    ),
+]
+AmcParallelEpisodes = Annotated[
+    int | None,
+    typer.Option(help="Episodes that --workers may evaluate at a time; 1: as in the original.", rich_help_panel=_AMC),
+]
+AmcFill = Annotated[
+    bool | None,
+    typer.Option("--amc-fill/--no-amc-fill", help="Widen what an episode leaves of the budget.", rich_help_panel=_AMC),
+]
+AmcFreeEpisodes = Annotated[
+    int | None,
+    typer.Option(
+        help="Episodes in a row that end where one ended before, learned from at no cost.", rich_help_panel=_AMC
+    ),
+]
+AmcStopEarly = Annotated[
+    bool | None,
+    typer.Option(
+        "--amc-stop-early/--no-amc-stop-early",
+        help="End when the rest is expected to gain less than the noise of a score.",
+        rich_help_panel=_AMC,
+    ),
+]
+AmcExperience = Annotated[
+    bool,
+    typer.Option("--amc-experience", help="Learn first from the policies named before amc.", rich_help_panel=_AMC),
+]
+AmcAgent = Annotated[
+    Path | None,
+    typer.Option(help="Go on with the agent.safetensors of an earlier search.", rich_help_panel=_AMC, metavar="FILE"),
+]
+AmcTensorboard = Annotated[
+    bool, typer.Option("--amc-tensorboard", help="Log to OUTPUT/amc/tensorboard.", rich_help_panel=_AMC)
+]
+
 FinetuneEpochs = Annotated[
     int, typer.Option("--finetune-epochs", help="Epochs that each winner is trained; 0: none.", rich_help_panel=_TUNING)
 ]
@@ -204,6 +250,8 @@ FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
     "temperature", "augment", "flip",
 )  # fmt: skip
+#: Options that become fields of AmcOptions, there without this; those left out (None) have its defaults.
+AMC_PREFIX = "amc_"
 _NOT_IN_SPEC = ("weights", "output", "as_json")
 
 
@@ -214,7 +262,8 @@ def spec_values(params: Mapping[str, object]) -> dict[str, object]:
         CommandError: Parameters that contradict each other, or an input shape that is none.
 
     """
-    values = {name: value for name, value in params.items() if name not in (*_NOT_IN_SPEC, *FINETUNE_FIELDS)}
+    others = (*_NOT_IN_SPEC, *FINETUNE_FIELDS)
+    values = {name: value for name, value in params.items() if name not in others and not name.startswith(AMC_PREFIX)}
     weights, model = params.get("weights"), params["model"]
     if weights is not None:
         if params.get("architecture") is not None or Path(str(model)).suffix:
@@ -225,7 +274,12 @@ def spec_values(params: Mapping[str, object]) -> dict[str, object]:
         values |= {"model": str(weights), "architecture": model}
     values["input_shape"] = parse_input_shape(params.get("input_shape"))
     tuning = {name: params[name] for name in FINETUNE_FIELDS if name in params}
-    return {**values, "finetune": tuning} if tuning else values
+    amc = {
+        name.removeprefix(AMC_PREFIX): str(value) if isinstance(value, Path) else value
+        for name, value in params.items()
+        if name.startswith(AMC_PREFIX) and value is not None
+    }
+    return values | ({"finetune": tuning} if tuning else {}) | ({"amc": amc} if amc else {})
 
 
 def parse_input_shape(text: object) -> tuple[int, ...] | None:

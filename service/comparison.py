@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from autoprune.costs.quantities import LATENCY
-from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView
+from autoprune.service.result import AmcView, JobResult, PolicyOutcome, ScoresView, ScreeningView
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
@@ -79,7 +79,8 @@ def verdicts(result: JobResult) -> list[str]:
         for outcome in result.outcomes
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
-    return [*_comparisons(result), *screened]
+    amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome.policy, outcome.amc)]
+    return [*_comparisons(result), *screened, *amc]
 
 
 def _screening(policy: str, screening: ScreeningView) -> str:
@@ -91,6 +92,24 @@ def _screening(policy: str, screening: ScreeningView) -> str:
         f"Screening of {policy}: {screening.screened_out} candidates were scored on {screening.images:,} search images "
         f"only; over the {screening.pairs} scored on all as well, Kendall's tau of both rankings is {tau}."
     )
+
+
+def _amc(policy: str, amc: AmcView) -> list[str]:
+    """Say what an agent knew before its search, and whether the search stopped early."""
+    known = []
+    if amc.agent is not None:
+        known.append(f"{policy} went on with an agent that was trained before, {amc.agent}.")
+    if amc.experience > 0:
+        known.append(
+            f"{policy} learned from {amc.experience:,} trials of the policies before it first: "
+            "more evaluations than its own went into it."
+        )
+    if amc.stopped_below is not None:
+        known.append(
+            f"{policy} stopped after {amc.episodes:,} of {amc.allowed:,} episodes: the rest was expected to gain less "
+            f"than {100 * amc.stopped_below:.1f} points, the standard error of a score."
+        )
+    return known
 
 
 def _comparisons(result: JobResult) -> list[str]:

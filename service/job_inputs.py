@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from autoprune.errors import AutopruneError
+from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.settings import Settings
 from autoprune.service.spec import JobSpec, SpecError
@@ -35,6 +36,9 @@ def resolve(spec: JobSpec, records: Records, store: FileStore, settings: Setting
         name = getattr(spec, field)
         if name is not None and name != BUILTIN:
             values[field] = _link(store, records.find(DatasetRow, name), settings.job_folder(job_id), field)
+    if spec.amc.agent is not None:
+        agent = _agent_link(spec.amc.agent, settings, job_id)
+        values["amc"] = spec.amc.model_copy(update={"agent": agent})
     return spec.model_copy(update=values)
 
 
@@ -44,12 +48,43 @@ def _link(store: FileStore, row: ModelRow | DatasetRow, job_folder: Path, field:
     if not target.is_file():
         raise AutopruneError(f"the file of {field} {row.id} is no longer in the store; upload it again")
     name = row.name if row.name.lower().endswith(row.suffix) else f"{row.name}{row.suffix}"
-    relative = Path("inputs") / field / name
+    return _linked(target, job_folder, Path("inputs") / field / name)
+
+
+def _agent_link(source: str, settings: Settings, job_id: str) -> str:
+    """Make ``inputs/agent/<source>.safetensors`` a link to the agent that the job `source` left; return that path."""
+    target = settings.artifact_folder(source) / AGENT_ARTIFACT
+    if not target.is_file():
+        raise AutopruneError(f"the agent of job {source} is gone; name another job, or search without an agent")
+    return _linked(target, settings.job_folder(job_id), Path("inputs") / "agent" / f"{source}{target.suffix}")
+
+
+def _linked(target: Path, job_folder: Path, relative: Path) -> str:
+    """Make `relative` in `job_folder` a link to `target`; return it as text."""
     link = job_folder / relative
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     os.symlink(target, link)
     return str(relative)
+
+
+def check_agent(spec: JobSpec, records: Records) -> None:
+    """Refuse an agent that is not one which a job of this service left: never a file of the server.
+
+    Raises:
+        SpecError: No such job, or one without an agent.
+
+    """
+    source = spec.amc.agent
+    if source is None:
+        return
+    try:
+        names = [artifact.name for artifact in records.artifacts(records.job(source).id)]
+    except NotFoundError:
+        names = []
+    if AGENT_ARTIFACT not in names:
+        expected = f"the id of a job that succeeded and left {AGENT_ARTIFACT}, see GET /v1/jobs"
+        raise reference_error("amc.agent", expected, source)
 
 
 def model_of(spec: JobSpec, records: Records) -> ModelRow:

@@ -14,10 +14,11 @@ from autoprune.costs.budget import Budget
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.search.driver import SearchResult
+from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.latency_check import latency_limit, share_of_limit
-from autoprune.service.result import JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
+from autoprune.service.result import AmcView, JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
 from autoprune.service.spec import JobSpec
 
 #: The files of every policy, by kind.
@@ -37,6 +38,7 @@ class Finalist:
         policy: Its name.
         folder: Where its files lie.
         search: What it found.
+        amc: How its search went, of policy amc.
         before: The pruned network as the search scored it, or after the refit.
         search_refit: Scores of `before` on the search split where the refit helped; else None.
         unsolved: Layers that keep their trained weights because their equations are singular.
@@ -52,6 +54,7 @@ class Finalist:
     policy: str
     folder: Path
     search: SearchResult
+    amc: AmcView | None
     before: fx.GraphModule
     search_refit: Scores | None
     unsolved: tuple[str, ...]
@@ -97,6 +100,9 @@ def policy_outcome(
     write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
     trials, best, screening = finalist.search.trials, finalist.search.best, finalist.search.screening
     tuned = finalist.finetuned
+    artifacts = {kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()}
+    if finalist.amc is not None:
+        artifacts["agent"] = AGENT_ARTIFACT
     return PolicyOutcome(
         policy=finalist.policy,
         evaluations=_spent(finalist.search, inputs),
@@ -121,8 +127,9 @@ def policy_outcome(
         ],
         screening=None if screening is None else ScreeningView(**asdict(screening)),
         path=[trial.number for trial in finalist.search.path],
+        amc=finalist.amc,
         certificate=certificate,
-        artifacts={kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()},
+        artifacts=artifacts,
     )
 
 

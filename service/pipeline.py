@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import fx
@@ -28,11 +28,11 @@ from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.exact import Exact
 from autoprune.search.journal import Journal
 from autoprune.search.netadapt import NetAdapt
-from autoprune.search.policies import make_searcher
 from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.search.screening import Screening
-from autoprune.search.searcher import Searcher, Trial
+from autoprune.search.searcher import Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
+from autoprune.service.amc_options import BATCH
 from autoprune.service.comparison import BASELINES
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.latency_check import LatencyCheck, Timer, latency_limit, measured_here, not_measured
@@ -40,13 +40,11 @@ from autoprune.service.outcome import FILES, Finalist, Timed, job_result, policy
 from autoprune.service.recovery import finetuned, refitted, scorer
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
+from autoprune.service.searchers import Found, amc_left, check_searchers, job_searcher
 from autoprune.service.spec import JobSpec, Progress
 
 #: Images compared between the exported file and the pruned network.
 PARITY_IMAGES = 64
-
-#: Proposals asked for at a time: what workers share, and what screening chooses from.
-BATCH = 16
 
 #: Multiply-accumulates of all evaluations (a minute or so) beyond which worker processes repay their start.
 LONG_SEARCH_MACS = 2e12
@@ -106,6 +104,7 @@ def run_job(
     for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
         stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
+    check_searchers(spec, inputs.problem)
     job = _Job(spec, inputs, evaluator, directory, progress, should_stop, timer)
     network = inputs.problem.network
     unpruned = directory / "unpruned.onnx"
@@ -114,10 +113,12 @@ def run_job(
         network.module, unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
     )
     with Journal.open(directory / JOURNAL) as journal, _pool(job) as pool:
-        found = {name: _search(job, name, journal, pool) for name in spec.policies}
+        found: dict[str, Found] = {}
+        for name in spec.policies:
+            found[name] = _search(job, name, journal, pool, found)
     check = _latency_check(job, unpruned)
     held = _holding(job, found, check)
-    finalists = [_finalist(job, name, result) for name, result in held.items()]
+    finalists = [_finalist(job, name, search) for name, search in held.items()]
     files = [unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
     threads = 1 if inputs.latencies is None else inputs.latencies.conditions.threads
@@ -183,22 +184,17 @@ def _worth_starting(job: _Job) -> int:
     return max(1, min(BATCH, cores // spec.threads)) if macs > LONG_SEARCH_MACS else 1
 
 
-def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> SearchResult:
-    """Search with one policy."""
+def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool, before: Mapping[str, Found]) -> Found:
+    """Search with one policy; `before` is what the others found so far."""
     spec, problem = job.spec, job.inputs.problem
     warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
-    evaluations = spec.evaluations - warm
-    searcher: Searcher
-    if policy == NetAdapt.name:
-        searcher = NetAdapt(problem, evaluations, rule=spec.netadapt_rule)
-    else:
-        searcher = make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
-    if warm:
-        searcher = WarmStart(searcher, [exact_policy(problem)])
-    return run_search(
+    own = job_searcher(
+        spec, problem, policy, evaluations=spec.evaluations - warm, before=before, directory=job.directory
+    )
+    result = run_search(
         problem,
         _trainer(job, policy) or job.evaluator,
-        searcher,
+        WarmStart(own, [exact_policy(problem)]) if warm else own,
         evaluations=spec.evaluations,
         journal=journal,
         batch=BATCH,
@@ -207,6 +203,7 @@ def _search(job: _Job, policy: str, journal: Journal, pool: EvaluationPool) -> S
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )
+    return Found(result, amc_left(spec, own, result, before, job.directory))
 
 
 def _trainer(job: _Job, policy: str) -> TunedEvaluator | None:
@@ -245,7 +242,7 @@ def _is_timed_on_device(job: _Job) -> bool:
     return table is not None and (job.timer is not None or measured_here(table))
 
 
-def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck | None) -> dict[str, SearchResult]:
+def _holding(job: _Job, found: Mapping[str, Found], check: LatencyCheck | None) -> dict[str, Found]:
     """Return the searches with winners that hold the limit of latency as measured; others are left out.
 
     Raises:
@@ -254,13 +251,13 @@ def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck |
     """
     if check is None:
         return dict(found)
-    held: dict[str, SearchResult] = {}
+    held: dict[str, Found] = {}
     shares: list[float] = []
-    for policy, result in found.items():
+    for policy, search in found.items():
         job.say("measure", len(held), len(found), "latency of the candidates that come first", policy)
-        holding = check.held(result)
+        holding = check.held(search.result)
         if isinstance(holding, SearchResult):
-            held[policy] = holding
+            held[policy] = replace(search, result=holding)
         else:
             shares.append(holding)
     if not held:
@@ -272,9 +269,9 @@ def _holding(job: _Job, found: Mapping[str, SearchResult], check: LatencyCheck |
     return held
 
 
-def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
+def _finalist(job: _Job, policy: str, search: Found) -> Finalist:
     """Recover a policy's winner, export it, and check the file."""
-    spec, inputs = job.spec, job.inputs
+    spec, inputs, found = job.spec, job.inputs, search.result
     problem, splits = inputs.problem, inputs.splits
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
@@ -326,6 +323,7 @@ def _finalist(job: _Job, policy: str, found: SearchResult) -> Finalist:
         policy=policy,
         folder=folder,
         search=found,
+        amc=search.amc,
         before=before,
         search_refit=refit_scores,
         unsolved=unsolved,

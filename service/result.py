@@ -21,7 +21,12 @@ class ScoresView(_Value):
 
 
 class GroupView(_Value):
-    """One channel group of the unpruned network."""
+    """One channel group of the unpruned network.
+
+    Attributes:
+        kernel: Height and width of the kernel of its first layer; None where that is no convolution.
+
+    """
 
     name: str
     units: int
@@ -31,6 +36,7 @@ class GroupView(_Value):
     params_share: float
     residual: bool
     frozen: str | None
+    kernel: list[int] | None = None
 
 
 class TrialView(_Value):
@@ -71,6 +77,31 @@ class ScreeningView(_Value):
     turned_off: str | None
 
 
+class AmcView(_Value):
+    """How a search of policy amc went.
+
+    Attributes:
+        reward: What its agent learned to raise, by name.
+        first: Number of its first own trial; the ones before are a warm start's.
+        episodes: Trials of its own.
+        allowed: Trials of its own that it might have had.
+        warmup: Of them, episodes with uniform actions at the start.
+        experience: Trials of other policies that it learned from first.
+        agent: The agent that it went on with; None where it began with an untrained one.
+        stopped_below: What the episodes left were expected to gain less than when it stopped early; None if it did not.
+
+    """
+
+    reward: str
+    first: int
+    episodes: int
+    allowed: int
+    warmup: int
+    experience: int
+    agent: str | None
+    stopped_below: float | None
+
+
 class PolicyOutcome(_Value):
     """What one policy found, and what became of it.
 
@@ -83,8 +114,9 @@ class PolicyOutcome(_Value):
         report_finetuned: The same after fine-tuning; None without fine-tuning.
         screening: What screening did; None without.
         path: Numbers of the trials that led from the unpruned network to the winner, of policies that take a path.
+        amc: How the search went, of policy amc.
         certificate: The certificate of the exported file, as in its own JSON file.
-        artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate).
+        artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent).
 
     """
 
@@ -102,6 +134,7 @@ class PolicyOutcome(_Value):
     trials: list[TrialView]
     screening: ScreeningView | None = None
     path: list[int] = []
+    amc: AmcView | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]
 

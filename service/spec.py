@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from autoprune.errors import AutopruneError, UnknownNameError
+from autoprune.service.amc_options import AmcOptions
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -152,6 +153,7 @@ class JobSpec(BaseModel):
         description="Which proposal netadapt takes: the least accuracy lost per resource saved (official), or the "
         "highest accuracy (paper).",
     )
+    amc: AmcOptions = Field(default_factory=AmcOptions, description="How policy amc searches.")
     criterion: Literal["obs", "l1", "l2"] = Field(
         default="obs",
         description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
@@ -219,6 +221,10 @@ class JobSpec(BaseModel):
                 raise PydanticCustomError(
                     "reconstruction", "{name} needs reconstruction; turn it on or choose another", {"name": name}
                 )
+        if self.amc.experience and self.policies[0] == "amc":
+            raise PydanticCustomError(
+                "experience", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"
+            )
         return self
 
     @field_validator("policies")

@@ -18,6 +18,7 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.service import _cli_options
+from autoprune.service.amc_options import AmcOptions
 from autoprune.service.cli import app, search
 from autoprune.service.demo_network import demo_network, train_demo_network
 from autoprune.service.locks import held
@@ -187,7 +188,10 @@ def test_defaults_are_those_of_a_job() -> None:
         elif name in defaults:
             assert default == (list(defaults[name]) if name == "policies" else defaults[name]), name
     assert set(_cli_options.FINETUNE_FIELDS) == set(tuning)
-    assert set(defaults) - {"finetune", "model", "dataset", "budget"} <= set(named)
+    assert set(defaults) - {"amc", "finetune", "model", "dataset", "budget"} <= set(named)
+    amc = {name.removeprefix("amc_"): default for name, default in named.items() if name.startswith("amc_")}
+    assert set(amc) == set(AmcOptions.model_fields)
+    assert AmcOptions(**{name: default for name, default in amc.items() if default is not None}) == AmcOptions()
 
 
 def test_weights_of_an_architecture_may_be_named_either_way() -> None:

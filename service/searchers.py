@@ -1,0 +1,169 @@
+"""The searcher of each policy, as a job's settings make it; and what an amc search leaves besides its trials."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from autoprune.errors import SearchError
+from autoprune.problem import PruningProblem
+from autoprune.search.amc.settings import AmcSettings
+from autoprune.search.driver import SearchResult
+from autoprune.search.netadapt import NetAdapt
+from autoprune.search.policies import make_searcher
+from autoprune.search.searcher import Searcher, Trial
+from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER
+from autoprune.service.result import AmcView
+from autoprune.service.spec import JobSpec
+
+AMC = "amc"
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A searcher that trains an agent: :class:`autoprune.search.amc.searcher.Amc`, which takes seconds to import."""
+
+    @property
+    def warmup(self) -> int:
+        """Episodes before the agent is asked."""
+        ...
+
+    @property
+    def stopped_below(self) -> float | None:
+        """Why it ended before its evaluations were spent."""
+        ...
+
+    def save_agent(self, path: Path) -> None:
+        """Write the agent as it is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one policy's search ended with.
+
+    Attributes:
+        result: What it found.
+        amc: How it went, for policy amc; None for all others.
+
+    """
+
+    result: SearchResult
+    amc: AmcView | None = None
+
+
+def check_searchers(spec: JobSpec, problem: PruningProblem) -> None:
+    """Refuse now what would only be found out once the policies before amc have searched.
+
+    Raises:
+        SearchError: TensorBoard is missing, or the agent to go on with cannot be used.
+
+    """
+    if AMC not in spec.policies:
+        return
+    check_log(spec)
+    if spec.amc.agent is not None:
+        _amc(spec, problem, 1, ())
+
+
+def check_log(spec: JobSpec) -> None:
+    """Refuse a log for TensorBoard where that is not installed.
+
+    Raises:
+        SearchError: It is not.
+
+    """
+    if AMC in spec.policies and spec.amc.tensorboard and find_spec("tensorboard") is None:
+        raise SearchError(
+            "a log for TensorBoard needs the package tensorboard; install it with pip install "
+            "'autoprune[tensorboard]', or search without the log"
+        )
+
+
+def job_searcher(
+    spec: JobSpec,
+    problem: PruningProblem,
+    policy: str,
+    *,
+    evaluations: int,
+    before: Mapping[str, Found],
+    directory: Path,
+) -> Searcher:
+    """Return a fresh searcher for one policy of a job.
+
+    Args:
+        spec: The job.
+        problem: What is pruned.
+        policy: Name of the policy.
+        evaluations: What the searcher itself may spend.
+        before: What the policies before this one found, in their order: the experience of amc if it may have some.
+        directory: Folder of the job; a log of an earlier attempt there is removed, since this one writes it whole.
+
+    Raises:
+        AutopruneError: The policy cannot search like this.
+
+    """
+    if policy == NetAdapt.name:
+        return NetAdapt(problem, evaluations, rule=spec.netadapt_rule)
+    if policy != AMC:
+        return make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
+    log = directory / LOG_FOLDER
+    shutil.rmtree(log, ignore_errors=True)
+    return _amc(spec, problem, evaluations, experience(spec, before), log if spec.amc.tensorboard else None)
+
+
+def experience(spec: JobSpec, before: Mapping[str, Found]) -> list[Trial]:
+    """Return the trials that amc learns from first: those scored as its own will be, on all images and untrained."""
+    if not spec.amc.experience:
+        return []
+    trained = NetAdapt.name if spec.short_term_steps > 0 else None
+    return [
+        trial
+        for policy, found in before.items()
+        if policy != trained
+        for trial in found.result.trials
+        if trial.competes
+    ]
+
+
+def amc_left(
+    spec: JobSpec, searcher: Searcher, result: SearchResult, before: Mapping[str, Found], directory: Path
+) -> AmcView | None:
+    """Save the agent that `searcher` trained, and say how its search went; None where it trains none."""
+    if not isinstance(searcher, Learner):
+        return None
+    file = directory / AGENT_ARTIFACT
+    file.parent.mkdir(exist_ok=True)
+    searcher.save_agent(file)
+    first = 2 if spec.warm_start else 1
+    return AmcView(
+        reward=spec.amc.reward,
+        first=first,
+        episodes=len(result.trials) - first + 1,
+        allowed=spec.evaluations - first + 1,
+        warmup=searcher.warmup,
+        experience=len(experience(spec, before)),
+        agent=spec.amc.agent,
+        stopped_below=searcher.stopped_below,
+    )
+
+
+def _amc(
+    spec: JobSpec, problem: PruningProblem, evaluations: int, trials: Sequence[Trial], log: Path | None = None
+) -> Searcher:
+    """Make policy amc."""
+    from autoprune.search.amc.searcher import Amc  # imports Stable-Baselines3
+
+    options = spec.amc
+    settings = AmcSettings(
+        reward=options.reward,
+        warmup_episodes=options.warmup_episodes,
+        parallel_episodes=options.parallel_episodes,
+        fill=options.fill,
+        free_episodes=options.free_episodes,
+        stop_early=options.stop_early,
+    )
+    agent = None if options.agent is None else Path(options.agent)
+    return Amc(problem, spec.seed, evaluations, settings, agent=agent, experience=trials, log=log)
