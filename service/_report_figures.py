@@ -22,7 +22,6 @@ def kept_figure(result: JobResult) -> Figure:
     """Share of units each policy keeps, per decision group in network order (AMC, fig. 3: "density per layer")."""
     sizes = {group.name: group.units for group in result.groups}
     names = result.decision_groups
-    labels = _group_labels(names)
     traces: list[Mapping[str, object]] = []
     for index, outcome in enumerate(result.outcomes):
         kept = [outcome.kept[name] for name in names]
@@ -39,10 +38,8 @@ def kept_figure(result: JobResult) -> Figure:
                 "marker": {"color": colour(index), "size": 7, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
             }
         )
-    ticks: dict[str, object] = {"title": {"text": "channel group, in network order"}}
-    if len(names) <= 32:
-        ticks |= {"tickvals": list(range(1, len(names) + 1)), "ticktext": labels}
-    return figure(traces, ticks, {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"})
+    y = {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"}
+    return figure(traces, group_axis(names), y)
 
 
 def trials_figure(result: JobResult, quantity: str) -> Figure:
@@ -207,6 +204,14 @@ def figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mappi
 def colour(index: int) -> str:
     """Return the colour of the policy at `index`."""
     return f"--p{index % N_COLOURS}"
+
+
+def group_axis(names: list[str]) -> Figure:
+    """Return the x axis of plots along the network; groups are at 1, 2, ..., and named where they are few."""
+    axis: Figure = {"title": {"text": "channel group, in network order"}}
+    if len(names) <= 32:
+        axis |= {"tickvals": list(range(1, len(names) + 1)), "ticktext": _group_labels(names)}
+    return axis
 
 
 def _group_labels(names: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from autoprune.service._report_amc_figures import density_figure, episodes_figure, kernels_in_words
 from autoprune.service._report_figures import Figure, kept_figure, progress_figure, trials_figure
 from autoprune.service._report_page import page
 from autoprune.service._report_sections import (
@@ -17,7 +18,7 @@ from autoprune.service._report_sections import (
     warnings_section,
 )
 from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric, model_name
-from autoprune.service.result import JobResult
+from autoprune.service.result import AmcView, JobResult, PolicyOutcome
 
 
 def write_report(result: JobResult, path: Path) -> None:
@@ -57,8 +58,8 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
         (
             "kept",
             "Density per layer",
-            "Share of channels that each policy keeps in every group, in network order: crests are layers the policy "
-            "spares, troughs are layers it finds redundant.",
+            "Share of channels that each policy keeps in every group, in network order: the higher, the more the "
+            "policy spares the layer; the lower, the more redundant it finds it.",
             kept_figure(result),
         )
     ]
@@ -81,7 +82,32 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             progress_figure(result),
         )
     )
-    return plots
+    return plots + [
+        plot for outcome in result.outcomes if outcome.amc for plot in _amc_plots(result, outcome, outcome.amc)
+    ]
+
+
+def _amc_plots(result: JobResult, outcome: PolicyOutcome, amc: AmcView) -> list[tuple[str, str, str, Figure]]:
+    """Return the plots of an amc search, as :func:`figures` does."""
+    drawn = "Score" if amc.reward == "-error" else "Reward"
+    start = f"The first {amc.warmup:,} episodes draw uniformly, before the agent is asked." if amc.warmup else ""
+    return [
+        (
+            "episodes",
+            f"{drawn} by episode",
+            f"Every candidate of {outcome.policy} as it learned, beside the best that each other policy found in this "
+            f"job. {start}",
+            episodes_figure(result, outcome, amc),
+        ),
+        (
+            "density",
+            "Peaks and crests",
+            f"What {outcome.policy}'s winner keeps along the network: {kernels_in_words(result, outcome)}. In the "
+            "paper (AMC, figure 3, ResNet-50) peaks, the layers that are spared, are 1x1 convolutions, crests, those "
+            "that are cut most, 3x3 convolutions. The kernel is that of a group's first layer.",
+            density_figure(result, outcome),
+        ),
+    ]
 
 
 def _head(result: JobResult) -> str:
