@@ -1,0 +1,170 @@
+"""Policy amc in whole jobs: what it leaves, what it starts from, and that a killed job ends with the same agent."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from plotly.graph_objects import Figure
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from autoprune.certificate import file_sha256
+from autoprune.envs.rewards import REWARDS
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.search.journal import Journal
+from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER, AmcOptions
+from autoprune.service.cli import app
+from autoprune.service.comparison import verdicts
+from autoprune.service.demo_network import train_demo_network
+from autoprune.service.pipeline import run_job
+from autoprune.service.report import figures
+from autoprune.service.result import JobResult, PolicyOutcome
+from autoprune.service.spec import JobSpec, read_spec
+
+POLICIES = ("uniform", "random", "amc")
+EVALUATIONS = 16
+EXPERIENCE = 1 + EVALUATIONS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "digits.onnx"
+    network, module, _ = train_demo_network(epochs=2)
+    export_onnx(module, path, input_shape=network.input_shape)
+    return path
+
+
+def spec_of(model: Path, amc: dict[str, object], **changes: object) -> JobSpec:
+    values: dict[str, object] = {"model": str(model), "dataset": "digits", "budget": "macs=50%", "policies": POLICIES,
+                                 "evaluations": EVALUATIONS, "seed": 3, "refit": False, "amc": amc}  # fmt: skip
+    return read_spec(values | changes)
+
+
+@pytest.fixture(scope="module")
+def job(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path]:
+    """Return the result of an undisturbed job, and its folder."""
+    folder = tmp_path_factory.mktemp("job")
+    return run_job(spec_of(model, {"experience": True, "tensorboard": True}), folder), folder
+
+
+def amc_of(result: JobResult) -> PolicyOutcome:
+    """Return what amc found."""
+    return next(outcome for outcome in result.outcomes if outcome.policy == "amc")
+
+
+def logs(folder: Path) -> list[Path]:
+    """Return the files that TensorBoard reads."""
+    return list((folder / LOG_FOLDER).glob("events.out.tfevents.*"))
+
+
+def test_amc_is_a_policy_like_any_other(job: tuple[JobResult, Path]) -> None:
+    result, folder = job
+    found = amc_of(result)
+    assert found.cost["macs"] <= result.limits["macs"]
+    assert all(trial.cost["macs"] <= result.limits["macs"] for trial in found.trials)
+    assert found.evaluations == len(found.trials) == EVALUATIONS
+    assert found.certificate["holds"] is True
+    assert found.artifacts["agent"] == AGENT_ARTIFACT
+    with safe_open(folder / AGENT_ARTIFACT, "np") as file:
+        about = json.loads(file.metadata()["agent"])
+    assert about["episodes"] == EXPERIENCE + EVALUATIONS
+    assert about["model_sha256"] == result.model_sha256
+    assert len(logs(folder)) == 1
+    assert all("agent" not in outcome.artifacts and outcome.amc is None for outcome in result.outcomes[:-1])
+
+
+def test_what_it_knew_before_is_said(job: tuple[JobResult, Path]) -> None:
+    found = amc_of(job[0]).amc
+    assert found is not None
+    assert (found.experience, found.warmup, found.episodes, found.agent) == (EXPERIENCE, 0, EVALUATIONS, None)
+    assert f"amc learned from {EXPERIENCE} trials of the policies before it first" in " ".join(verdicts(job[0]))
+
+
+def test_killed_in_mid_search_and_run_again_ends_with_the_same_agent(
+    job: tuple[JobResult, Path], model: Path, tmp_path: Path
+) -> None:
+    """The command line, killed when amc has a few trials in the journal and run again, ends as the undisturbed job."""
+    result, folder = job
+    arguments = [
+        "search", str(model), "--data", "digits", "--budget", "macs=50%", "--evaluations", str(EVALUATIONS),
+        *(word for name in POLICIES for word in ("--policy", name)), "--seed", "3", "--no-refit",
+        "--amc-experience", "--amc-tensorboard", "--output", str(tmp_path),
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "autoprune.service.cli", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and recorded(tmp_path) < EXPERIENCE + 4:
+        assert time.monotonic() < deadline, "the search does not get on"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the search ended before it could be killed"
+    assert logs(tmp_path)
+    assert not (tmp_path / AGENT_ARTIFACT).exists()
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    resumed = JobResult.model_validate_json((tmp_path / "result.json").read_text())
+    assert [outcome.trials for outcome in resumed.outcomes] == [outcome.trials for outcome in result.outcomes]
+    assert amc_of(resumed).amc == amc_of(result).amc
+    assert amc_of(resumed).cached >= 4
+    assert file_sha256(tmp_path / AGENT_ARTIFACT) == file_sha256(folder / AGENT_ARTIFACT)
+    assert len(logs(tmp_path)) == 1  # the resumed search logs from its first episode
+
+
+def test_an_agent_goes_on_in_a_search_with_another_budget(
+    job: tuple[JobResult, Path], model: Path, tmp_path: Path
+) -> None:
+    agent = str(job[1] / AGENT_ARTIFACT)
+    spec = spec_of(model, {"agent": agent}, policies=["amc"], budget="params=60%", evaluations=3, warm_start=True)
+    result = run_job(spec, tmp_path)
+    found = amc_of(result).amc
+    assert found is not None
+    assert (found.first, found.episodes, found.warmup, found.agent) == (2, 2, 0, agent)
+    assert any("went on with an agent that was trained before" in text for text in verdicts(result))
+    with safe_open(tmp_path / AGENT_ARTIFACT, "np") as file:
+        assert json.loads(file.metadata()["agent"])["episodes"] == EXPERIENCE + EVALUATIONS + 2
+
+
+def test_an_early_stop_is_said(model: Path, tmp_path: Path) -> None:
+    amc = {"stop_early": True, "warmup_episodes": 5, "fill": True}
+    result = run_job(spec_of(model, amc, policies=["uniform", "amc"], evaluations=40, search_images=60), tmp_path)
+    found = amc_of(result)
+    assert found.amc is not None
+    assert found.amc.stopped_below is not None
+    assert found.amc.episodes == found.evaluations < 40
+    said = [text for text in verdicts(result) if "stopped after" in text]
+    assert len(said) == 1
+    assert re.fullmatch(r"amc stopped after \d+ of 40 episodes: the rest .* less than \d\.\d points, .*", said[0])
+
+
+def test_pictures_only_where_amc_ran(job: tuple[JobResult, Path]) -> None:
+    result, _ = job
+    drawn = {element: figure for element, _, _, figure in figures(result)}
+    for element in ("episodes", "density"):
+        themed = json.loads(re.sub(r'"--[a-z0-9]+"', '"#123456"', json.dumps(drawn[element])))
+        Figure(themed, skip_invalid=False)
+    names = {trace["name"] for trace in drawn["episodes"]["data"]}  # type: ignore[attr-defined]
+    assert names == {"amc, episodes", "mean of the last 20", "best of uniform", "best of random"}
+    assert "3x3" in json.dumps(drawn["density"])
+    without = result.model_copy(update={"outcomes": result.outcomes[:-1], "best": "random"})
+    assert not {"episodes", "density"} & {element for element, *_ in figures(without)}
+
+
+def test_options_are_those_of_the_search() -> None:
+    rewards = AmcOptions.model_json_schema()["properties"]["reward"]["enum"]
+    assert set(rewards) < set(REWARDS)
+    assert all(REWARDS[name].quantity in (None, "macs", "params") for name in rewards)
+
+
+def recorded(folder: Path) -> int:
+    """Count the evaluations in a job's journal."""
+    if not (folder / "journal.sqlite").exists():
+        return 0
+    with Journal.open(folder / "journal.sqlite") as journal:
+        return len(journal)
