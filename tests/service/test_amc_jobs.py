@@ -1,6 +1,7 @@
 """Policy amc in whole jobs: what it leaves, what it starts from, and that a killed job ends with the same agent."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from autoprune.certificate import file_sha256
 from autoprune.envs.rewards import REWARDS
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.journal import Journal
+from autoprune.service._report_amc_figures import turns
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER, AmcOptions
 from autoprune.service.cli import app
 from autoprune.service.comparison import verdicts
@@ -132,7 +134,7 @@ def test_an_agent_goes_on_in_a_search_with_another_budget(
 
 
 def test_an_early_stop_is_said(model: Path, tmp_path: Path) -> None:
-    amc = {"stop_early": True, "warmup_episodes": 5, "fill": True}
+    amc: dict[str, object] = {"stop_early": True, "warmup_episodes": 5, "fill": True}
     result = run_job(spec_of(model, amc, policies=["uniform", "amc"], evaluations=40, search_images=60), tmp_path)
     found = amc_of(result)
     assert found.amc is not None
@@ -154,6 +156,39 @@ def test_pictures_only_where_amc_ran(job: tuple[JobResult, Path]) -> None:
     assert "3x3" in json.dumps(drawn["density"])
     without = result.model_copy(update={"outcomes": result.outcomes[:-1], "best": "random"})
     assert not {"episodes", "density"} & {element for element, *_ in figures(without)}
+
+
+@pytest.mark.parametrize(
+    ("values", "peaks", "crests"),
+    [
+        ([], [], []),
+        ([1, 2], [], []),
+        ([1, 3, 2], [1], []),
+        ([3, 1, 1, 1, 2, 0, 5], [4], [2, 5]),
+        ([1, 2, 2, 3, 3, 2], [3], []),  # a step on the way up is no turn
+        ([2, 2, 2], [], []),
+    ],
+)
+def test_peaks_and_crests(values: list[float], peaks: list[int], crests: list[int]) -> None:
+    assert turns(values) == (peaks, crests)
+
+
+def test_a_reward_with_a_cost_is_drawn_as_such(job: tuple[JobResult, Path]) -> None:
+    result, _ = job
+    found = amc_of(result)
+    assert found.amc is not None
+    changed = found.model_copy(update={"amc": found.amc.model_copy(update={"reward": "-error*log(macs)", "warmup": 3})})
+    outcomes = [*result.outcomes[:-1], changed]
+    titles = {
+        element: (title, figure)
+        for element, title, _, figure in figures(result.model_copy(update={"outcomes": outcomes}))
+    }
+    title, figure = titles["episodes"]
+    assert title == "Reward by episode"
+    drawn = Figure(json.loads(re.sub(r'"--[a-z0-9]+"', '"#123456"', json.dumps(figure))), skip_invalid=False)
+    last = found.trials[-1]
+    assert drawn.data[0].y[-1] == pytest.approx(-(1 - last.objective) * math.log(last.cost["macs"]))
+    assert (drawn.layout.shapes[0].x0, drawn.layout.shapes[0].x1) == (0.5, 3.5)
 
 
 def test_options_are_those_of_the_search() -> None:

@@ -25,6 +25,8 @@ from autoprune.service.locks import held
 from autoprune.service.result import JobResult
 from autoprune.service.spec import FinetuneOptions, JobSpec
 
+AMC = ("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "amc")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -156,6 +158,11 @@ def test_finetune_improves_a_pruned_network_and_keeps_its_cost(model: Path, plan
         (("search", "{model}", "--data", "digits", "--budget", "macs=1%", "-o", "{out}"), "smallest reachable value"),
         (("search", "{model}", "--data", "nowhere", "--budget", "macs=50%", "-o", "{out}"), "nowhere"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "-o", "{model}"), "cannot write there"),
+        ((*AMC, "--amc-reward", "accuracy"), "amc.reward"),
+        ((*AMC, "--amc-parallel-episodes", "17"), "less than or equal to 16"),
+        ((*AMC, "--amc-experience"), "needs a policy before it"),
+        ((*AMC, "--amc-agent", "nowhere.safetensors", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
+        ((*AMC, "--amc-agent", "{model}", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
         (("serve", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 - it is refused
         (("serve", "--log-level", "loud"), "--log-level"),
     ],

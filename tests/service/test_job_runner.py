@@ -93,6 +93,24 @@ def test_a_job_goes_through(live: Live, model: str) -> None:
     assert live.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 409
 
 
+def test_the_agent_of_one_job_goes_on_in_another(live: Live, model: str) -> None:
+    amc = {**QUICK, "policies": ["amc"], "refit": False, "reconstruction": False, "criterion": "l1"}
+    first = live.submit(model=model, **amc, amc={"tensorboard": True})
+    too_early = live.client.post("/v1/jobs", json={"model": model, **amc, "amc": {"agent": first["id"]}})
+    assert too_early.status_code == 422
+    assert "succeeded and left amc/agent.safetensors" in too_early.json()["detail"]
+    assert live.finished(first["id"])["state"] == "succeeded"
+    base = f"/v1/jobs/{first['id']}/artifacts"
+    names = [artifact["name"] for artifact in live.client.get(base).json()]
+    assert "amc/agent.safetensors" in names
+    assert any(name.startswith("amc/tensorboard/events") for name in names)
+    assert b"autoprune-amc-agent/1" in live.client.get(f"{base}/amc/agent.safetensors").content
+    second = live.submit(model=model, **amc | {"budget": "params=60%"}, amc={"agent": first["id"]})
+    assert live.finished(second["id"])["state"] == "succeeded"
+    found = live.client.get(f"/v1/jobs/{second['id']}/artifacts/result.json").json()["outcomes"][0]["amc"]
+    assert (found["agent"], found["warmup"]) == (f"inputs/agent/{first['id']}.safetensors", 0)
+
+
 def test_a_running_job_is_cancelled_within_three_seconds(live: Live, model: str) -> None:
     job = live.submit(model=model, **ENDLESS)
     live.wait(job["id"], training)
