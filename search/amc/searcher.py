@@ -85,10 +85,10 @@ class Amc:
         self._generator = np.random.default_rng(seed)
         self._agent = AmcAgent(len(problem.groups), self._settings, self._generator)
         known = [trial for trial in experience if trial.competes]
-        self._warmup = max(0, self._settings.warmup(evaluations) - len(known))
+        untrained = 0 if agent is not None else self._settings.warmup(evaluations)  # episodes without updates
+        self._warmup = max(0, untrained - len(known))
         if agent is not None:
             self._agent.load_weights(agent)
-            self._warmup = 0
         if log is not None:
             self._agent.log_to(log)
         self._evaluations = evaluations
@@ -98,8 +98,8 @@ class Amc:
         self._rewards: dict[tuple[int, ...], float] = {}
         self._order = InOrder()
         with _one_thread():
-            for trial in known:
-                self._learn(trial.kept, self._reward(trial.scores, trial.cost))
+            for number, trial in enumerate(known, start=1):
+                self._learn(trial.kept, self._reward(trial.scores, trial.cost), update=number > untrained)
 
     @property
     def warmup(self) -> int:
@@ -131,7 +131,7 @@ class Amc:
                 if not trial.screened_out:
                     self._rewards[trial.kept] = reward
                     self._told.append(trial)
-                self._learn(trial.kept, reward)
+                self._learn(trial.kept, reward, update=self._proposed > self._warmup)
                 self._log(trial, reward)
 
     def policy(self) -> PruningPolicy:
@@ -157,7 +157,7 @@ class Amc:
             kept = tuple(self._problem.kept(policy).tolist())
             if kept not in self._rewards:
                 break
-            self._learn(kept, self._rewards[kept])
+            self._learn(kept, self._rewards[kept], update=self._proposed > self._warmup)
         else:
             policy = self._end(self._noise)
         self._proposed += 1
@@ -176,11 +176,11 @@ class Amc:
             episode.decide(self._agent.explored(observation, noise) if noise else self._agent.ratio(observation))
         return self._problem.policy(episode.kept)
 
-    def _learn(self, kept: Sequence[int], reward: float) -> None:
-        """Remember an episode, with an update after each transition once the warm-up is over."""
+    def _learn(self, kept: Sequence[int], reward: float, *, update: bool) -> None:
+        """Remember an episode, with an `update` after each transition once the warm-up is over."""
         for each in transitions(self._problem, self._features, kept):
             self._agent.remember(each.observation, each.ratio, reward, each.following, done=each.done)
-            if self._proposed > self._warmup:
+            if update:
                 self._agent.train(1)
         self._agent.episodes += 1
 

@@ -1,0 +1,248 @@
+"""AMC as a searcher: what it proposes, what it learns from, and that it finds an optimum plain DDPG does not."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3 import DDPG
+
+from autoprune.envs.layer_features import LayerFeatures
+from autoprune.envs.layerwise_pruning import LayerwisePruningEnv
+from autoprune.errors import SearchError
+from autoprune.problem import PruningProblem
+from autoprune.search.amc.searcher import Amc, expected_gain, transitions
+from autoprune.search.amc.settings import AmcSettings
+from autoprune.search.driver import SearchResult, run_search
+from autoprune.search.journal import Journal
+from autoprune.search.random_search import RandomSearch
+from autoprune.search.screening import Screening
+from autoprune.search.searcher import Searcher
+from tests.search.small_problems import FormulaEvaluator, small_problem
+
+WEIGHTS = (1, 3, 9)
+
+PROBLEM = small_problem("macs=50%", measured=False)
+
+FAST = AmcSettings(hidden=(16, 16), batch_size=16)
+
+
+def search(
+    searcher: Searcher,
+    evaluations: int,
+    *,
+    problem: PruningProblem = PROBLEM,
+    batch: int = 16,
+    screening: Screening | None = None,
+) -> SearchResult:
+    with Journal("sqlite://") as journal:
+        evaluator = FormulaEvaluator(problem, WEIGHTS, noise=0.01)
+        return run_search(
+            problem, evaluator, searcher, evaluations=evaluations, journal=journal, batch=batch, screening=screening
+        )
+
+
+def optimum() -> float:
+    """Return the best objective within the budget: of all policies, from the best down, the first that fits."""
+    shares = [np.sqrt(width / width[-1]) for width in PROBLEM.widths]
+    first, second, third = (weight * share for weight, share in zip(WEIGHTS, shares, strict=True))
+    table = first[:, None, None] + second[:, None] + third
+    for flat in np.argsort(-table, axis=None):
+        index = np.unravel_index(flat, table.shape)
+        if PROBLEM.fits([int(width[at]) for width, at in zip(PROBLEM.widths, index, strict=True)]):
+            return float(table[index]) / sum(WEIGHTS)
+    raise AssertionError("no policy fits")
+
+
+class Recorded(LayerwisePruningEnv):
+    """Keeps the rewards of all episodes."""
+
+    def __init__(self) -> None:
+        super().__init__(PROBLEM, FormulaEvaluator(PROBLEM, WEIGHTS))
+        self.rewards: list[float] = []
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:  # type: ignore[type-arg]
+        result = super().step(action)
+        if result[2]:
+            self.rewards.append(result[1])
+        return result
+
+
+def test_a_known_optimum_is_found_where_plain_ddpg_fails() -> None:
+    """400 episodes: what the agent finds, and what it ends up doing, is within 1% of the optimum; plain DDPG is not."""
+    best = optimum()
+    for seed in range(2):
+        result = search(Amc(PROBLEM, seed, 400, AmcSettings(fill=True)), 400)
+        assert result.best.objective >= 0.99 * best
+        assert np.mean([trial.objective for trial in result.trials[-20:]]) >= 0.99 * best
+    env = Recorded()
+    DDPG("MlpPolicy", env, seed=0, device="cpu").learn(400 * len(PROBLEM.groups))
+    assert len(env.rewards) == 400
+    assert 1 + np.mean(env.rewards[-20:]) < 0.99 * best
+
+
+def test_transitions_are_those_that_the_environment_shows() -> None:
+    """No feature comes a layer late: what follows a decision is what the next one is made on."""
+    kept = PROBLEM.kept(PROBLEM.project(RandomSearch(PROBLEM, 0).ask(1)[0].policy)).tolist()
+    walked = list(transitions(PROBLEM, LayerFeatures(PROBLEM), kept))
+    env = LayerwisePruningEnv(PROBLEM, FormulaEvaluator(PROBLEM))
+    observation, _ = env.reset()
+    for number, each in enumerate(walked):
+        assert (each.observation == observation).all()
+        assert each.ratio == 1 - kept[number] / len(PROBLEM.groups[number])
+        observation, _, done, _, info = env.step(np.array([each.ratio], dtype=np.float32))
+        assert (each.following == observation).all()
+        assert each.done == done
+        assert info["kept"] == kept[number]
+    for one, following in itertools.pairwise(walked):
+        assert (one.following == following.observation).all()
+    assert [each.done for each in walked] == [False, False, True]
+
+
+def test_the_reward_goes_to_every_transition_of_its_episode() -> None:
+    amc = Amc(PROBLEM, 0, 10, FAST)
+    trials = search(amc, 10).trials
+    rewards = amc._agent.replay_buffer.rewards[:30, 0].reshape(10, 3)
+    assert np.allclose(rewards, [[trial.objective - 1] * 3 for trial in trials])
+    dones = amc._agent.replay_buffer.dones[:30, 0].reshape(10, 3)
+    assert (dones == [0, 0, 1]).all()
+    actions = amc._agent.replay_buffer.actions[:30, 0, 0].reshape(10, 3)
+    removed = [[1 - kept / len(group) for kept, group in zip(t.kept, PROBLEM.groups, strict=True)] for t in trials]
+    assert np.allclose(actions, 2 * np.array(removed) - 1)
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_one_update_per_transition_after_the_warm_up(parallel: int) -> None:
+    amc = Amc(PROBLEM, 0, 50, replace(FAST, warmup_episodes=20, parallel_episodes=parallel))
+    assert amc.warmup == 20
+    search(amc, 20)
+    assert amc._agent.updates == 0
+    amc = Amc(PROBLEM, 0, 50, replace(FAST, warmup_episodes=20, parallel_episodes=parallel))
+    search(amc, 50)
+    assert amc._agent.updates == 30 * 3
+    assert amc._agent.episodes == 50
+
+
+def test_episodes_are_asked_for_one_by_one_after_the_warm_up_unless_parallel() -> None:
+    sizes = []
+    for parallel in (1, 4):
+        amc = Amc(PROBLEM, 0, 30, replace(FAST, warmup_episodes=10, parallel_episodes=parallel))
+        sizes.append(asked(amc, 8))
+    assert sizes == [[8, 2, *[1] * 20], [8, 2, *[4] * 5]]
+
+
+def asked(searcher: Amc, n: int) -> list[int]:
+    """Return how many proposals there are each time `n` are asked for, to the end."""
+    sizes: list[int] = []
+
+    class Counting:
+        name = "counting"
+
+        def ask(self, _: int) -> list[object]:
+            proposals = searcher.ask(n)
+            sizes.append(len(proposals))
+            return list(proposals)
+
+        def tell(self, trials: Sequence[object]) -> None:
+            searcher.tell(trials)  # type: ignore[arg-type]
+
+    search(Counting(), 1000, batch=n)  # type: ignore[arg-type]
+    return sizes[:-1]
+
+
+def test_what_is_evaluated_fills_the_budget_if_asked_to() -> None:
+    trials = search(Amc(PROBLEM, 0, 30, replace(FAST, fill=True)), 30).trials
+    for trial in trials:
+        for index, width in enumerate(PROBLEM.widths):
+            wider = width[np.searchsorted(width, trial.kept[index], side="right") :][:1].tolist()
+            assert not wider or not PROBLEM.fits([*trial.kept[:index], *wider, *trial.kept[index + 1 :]])
+
+
+def test_the_experience_of_other_policies_stands_in_for_the_warm_up() -> None:
+    others = search(RandomSearch(PROBLEM, 1), 30).trials
+    amc = Amc(PROBLEM, 0, 80, replace(FAST, warmup_episodes=50), experience=others)
+    assert amc.warmup == 20
+    assert amc._agent.replay_buffer.size() == 90
+    assert np.allclose(amc._agent.replay_buffer.rewards[:3], others[0].objective - 1)
+    rich = Amc(PROBLEM, 0, 80, replace(FAST, warmup_episodes=10), experience=others)
+    assert (rich.warmup, rich._agent.updates) == (0, 20 * 3)
+    left_out = [replace(trial, screened_out=True) for trial in others]
+    assert Amc(PROBLEM, 0, 80, replace(FAST, warmup_episodes=50), experience=left_out).warmup == 50
+
+
+def test_episodes_that_end_where_one_was_before_cost_no_evaluation() -> None:
+    few = small_problem("macs=50%", round_to=8, measured=False)
+    settings = replace(FAST, warmup_episodes=4)
+    plain = search(Amc(few, 0, 20, settings), 20, problem=few)
+    free = search(Amc(few, 0, 20, replace(settings, free_episodes=10)), 20, problem=few)
+    assert len({trial.kept for trial in free.trials}) > len({trial.kept for trial in plain.trials})
+
+
+def test_a_search_ends_early_when_nothing_is_to_gain() -> None:
+    settings = replace(FAST, warmup_episodes=10, noise_decay=0.8)
+    whole = search(Amc(PROBLEM, 0, 120, settings), 120)
+    amc = Amc(PROBLEM, 0, 120, replace(settings, stop_early=True))
+    stopped = search(amc, 120)
+    assert 40 <= len(stopped.trials) < 120
+    assert stopped.trials == whole.trials[: len(stopped.trials)]
+    assert amc.stopped_below is not None
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 100])
+def test_the_expected_gain_is_that_of_a_simulation(episodes: int) -> None:
+    last = [0.5, 0.55, 0.6, 0.65, 0.7]
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(np.mean(last), np.std(last, ddof=1), (20_000, episodes)).max(axis=1)
+    simulated = float(np.maximum(drawn - 0.68, 0).mean())
+    assert expected_gain(last, 0.68, episodes) == pytest.approx(simulated, rel=0.1)
+    assert expected_gain(last, 0.68, 0) == 0
+    assert expected_gain([0.6, 0.6], 0.68, episodes) == 0
+
+
+def test_rewards_may_come_from_fewer_images() -> None:
+    result = search(
+        Amc(PROBLEM, 0, 60, replace(FAST, parallel_episodes=8)), 60, screening=Screening(20, keep=0.25, audit=8)
+    )
+    assert any(trial.screened_out for trial in result.trials)
+    assert not result.best.screened_out
+
+
+def test_an_agent_goes_on_with_another_network_and_budget(tmp_path: Path) -> None:
+    first = Amc(PROBLEM, 0, 60, FAST)
+    search(first, 60)
+    first.save_agent(tmp_path / "agent.safetensors")
+    other = small_problem("params=40%", widths=(8, 16, 16, 24), measured=False)
+    second = Amc(other, 0, 20, FAST, agent=tmp_path / "agent.safetensors")
+    assert second.warmup == 0
+    assert second.policy() == Amc(other, 1, 20, FAST, agent=tmp_path / "agent.safetensors").policy()
+    evaluator = FormulaEvaluator(other)
+    with Journal("sqlite://") as journal:
+        result = run_search(other, evaluator, second, evaluations=20, journal=journal)
+    assert len(result.trials) == 20
+    assert second._agent.episodes == 80
+    assert second._agent.updates == 20 * 4
+
+
+def test_equal_searches_leave_equal_agents(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        amc = Amc(PROBLEM, 3, 40, FAST)
+        search(amc, 40)
+        amc.save_agent(tmp_path / name)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_log_for_tensorboard_is_written_on_request(tmp_path: Path) -> None:
+    search(Amc(PROBLEM, 0, 12, FAST, log=tmp_path / "log"), 12)
+    (events,) = (tmp_path / "log").glob("events.out.tfevents.*")
+    content = events.read_bytes()
+    for name in (b"episode/reward", b"episode/best", b"train/baseline", b"train/critic_loss"):
+        assert name in content
+
+
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(SearchError, match="at least 0, found -1"):
+        Amc(PROBLEM, -1, 10)
