@@ -30,7 +30,7 @@ from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.spec import JobSpec, read_spec
 
 POLICIES = ("uniform", "random", "amc")
-EVALUATIONS = 16
+EVALUATIONS = 12
 EXPERIENCE = 1 + EVALUATIONS
 
 
@@ -43,8 +43,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec_of(model: Path, amc: dict[str, object], **changes: object) -> JobSpec:
-    values: dict[str, object] = {"model": str(model), "dataset": "digits", "budget": "macs=50%", "policies": POLICIES,
-                                 "evaluations": EVALUATIONS, "seed": 3, "refit": False, "amc": amc}  # fmt: skip
+    values: dict[str, object] = {
+        "model": str(model), "dataset": "digits", "fit_images": 400, "budget": "macs=50%", "policies": POLICIES,
+        "evaluations": EVALUATIONS, "seed": 3, "refit": False, "amc": amc,
+    }  # fmt: skip
     return read_spec(values | changes)
 
 
@@ -95,7 +97,7 @@ def test_killed_in_mid_search_and_run_again_ends_with_the_same_agent(
     result, folder = job
     arguments = [
         "search", str(model), "--data", "digits", "--budget", "macs=50%", "--evaluations", str(EVALUATIONS),
-        *(word for name in POLICIES for word in ("--policy", name)), "--seed", "3", "--no-refit",
+        *(word for name in POLICIES for word in ("--policy", name)), "--seed", "3", "--no-refit", "--fit-images", "400",
         "--amc-experience", "--amc-tensorboard", "--output", str(tmp_path),
     ]  # fmt: skip
     command = [sys.executable, "-m", "autoprune.service.cli", *arguments]
@@ -104,7 +106,7 @@ def test_killed_in_mid_search_and_run_again_ends_with_the_same_agent(
     deadline = time.monotonic() + 120
     while process.poll() is None and recorded(tmp_path) < EXPERIENCE + 4:
         assert time.monotonic() < deadline, "the search does not get on"
-        time.sleep(0.005)
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the search ended before it could be killed"
     assert logs(tmp_path)
@@ -134,15 +136,16 @@ def test_an_agent_goes_on_in_a_search_with_another_budget(
 
 
 def test_an_early_stop_is_said(model: Path, tmp_path: Path) -> None:
-    amc: dict[str, object] = {"stop_early": True, "warmup_episodes": 5, "fill": True}
-    result = run_job(spec_of(model, amc, policies=["uniform", "amc"], evaluations=40, search_images=60), tmp_path)
+    amc: dict[str, object] = {"stop_early": True, "warmup_episodes": 1, "fill": True}
+    spec = spec_of(model, amc, policies=["uniform", "amc"], evaluations=33, budget="macs=20%")
+    result = run_job(spec, tmp_path)
     found = amc_of(result)
     assert found.amc is not None
     assert found.amc.stopped_below is not None
-    assert found.amc.episodes == found.evaluations < 40
+    assert found.amc.episodes == found.evaluations < 33
     said = [text for text in verdicts(result) if "stopped after" in text]
     assert len(said) == 1
-    assert re.fullmatch(r"amc stopped after \d+ of 40 episodes: the rest .* less than \d\.\d points, .*", said[0])
+    assert re.fullmatch(r"amc stopped after \d+ of 33 episodes: the rest .* less than \d\.\d points, .*", said[0])
 
 
 def test_pictures_only_where_amc_ran(job: tuple[JobResult, Path]) -> None:
