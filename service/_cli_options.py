@@ -211,6 +211,15 @@ Distillation = Annotated[
     float, typer.Option(help="Weight of the unpruned network's answers, 0 to 1.", rich_help_panel=_TUNING)
 ]
 Temperature = Annotated[float, typer.Option(help="Of the distillation.", rich_help_panel=_TUNING)]
+Hints = Annotated[
+    float,
+    typer.Option(
+        help="Weight of the distance to the unpruned network at the ends of residual blocks.", rich_help_panel=_TUNING
+    ),
+]
+FreezeBatchnorm = Annotated[
+    bool, typer.Option(help="Keep the statistics of batch norms while training.", rich_help_panel=_TUNING)
+]
 Augment = Annotated[bool, typer.Option(help="Random crops of images of at least 16 pixels.", rich_help_panel=_TUNING)]
 Flip = Annotated[bool, typer.Option(help="Mirror at random; not where left and right matter.", rich_help_panel=_TUNING)]
 
@@ -248,7 +257,7 @@ OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for t
 #: Options that become fields of FinetuneOptions.
 FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
-    "temperature", "augment", "flip",
+    "temperature", "hints", "freeze_batchnorm", "augment", "flip",
 )  # fmt: skip
 #: Options that become fields of AmcOptions, there without this; those left out (None) have its defaults.
 AMC_PREFIX = "amc_"

@@ -51,6 +51,15 @@ class FinetuneOptions(BaseModel):
         description="Weight of the unpruned network's outputs against the labels; 1 without labels.",
     )
     temperature: float = Field(default=4.0, gt=0, le=100, description="Temperature of the distillation.")
+    hints: float = Field(
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="Weight of the distance to the unpruned network at the ends of residual blocks; 0 for none.",
+    )
+    freeze_batchnorm: bool = Field(
+        default=False, description="Keep the statistics of batch norms while training; best after a refit."
+    )
     augment: bool = Field(default=True, description="Random crops of images of at least 16 pixels.")
     flip: bool = Field(default=True, description="Random mirroring as well; turn off where left and right matter.")
 

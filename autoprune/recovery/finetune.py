@@ -15,6 +15,7 @@ from autoprune.errors import DatasetError, ModelError, NumericalError
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.network.device import batch_on, default_device, ready
 from autoprune.recovery._augmentation import augmented
+from autoprune.recovery._hints import compared
 from autoprune.recovery.finetune_settings import FinetuneSettings
 
 __all__ = ["Epoch", "FinetuneResult", "FinetuneSettings", "Progress", "finetune"]
@@ -91,18 +92,22 @@ def finetune(
     device = device or default_device()
     _check(model, inputs, labels, teacher, device)
     model = model.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]  # missing in torch's stubs
-    trainer = _Trainer(
-        model=model,
-        teacher=None if teacher is None else ready(teacher, device),
-        optimizer=_optimizer(model, settings),
-        inputs=inputs.detach(),
-        labels=labels,
-        settings=settings,
-        generator=torch.Generator().manual_seed(settings.seed),
-        device=device,
-    )
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
+    teacher = None if teacher is None else ready(teacher, device)
+    cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    taught = teacher if settings.hints > 0 else None
+    with compared(model, taught, batch_on(inputs[:1], device)) as hint, torch.random.fork_rng(devices=cuda):
         torch.manual_seed(settings.seed)  # for layers that draw at random themselves
+        trainer = _Trainer(
+            model=model,
+            teacher=teacher,
+            hint=hint,
+            optimizer=_optimizer(model, settings),
+            inputs=inputs.detach(),
+            labels=labels,
+            settings=settings,
+            generator=torch.Generator().manual_seed(settings.seed),
+            device=device,
+        )
         history = tuple(trainer.run_epoch(index, progress) for index in range(settings.epochs))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("the trained weights are", settings)
@@ -116,6 +121,7 @@ class _Trainer:
 
     model: nn.Module
     teacher: nn.Module | None
+    hint: Callable[[], Tensor] | None
     optimizer: torch.optim.Optimizer
     inputs: Tensor
     labels: Tensor | None
@@ -127,7 +133,7 @@ class _Trainer:
         """Train on every batch once."""
         started, settings = time.monotonic(), self.settings
         batches = _shuffled(len(self.inputs), settings.batch_size, self.generator)
-        self.model.train()
+        _train_mode(self.model, freeze_batchnorm=settings.freeze_batchnorm)
         total_loss = learning_rate = 0.0
         for step, chosen in enumerate(batches, start=1):
             done = index * len(batches) + step
@@ -152,6 +158,8 @@ class _Trainer:
         with torch.no_grad():
             target = None if self.teacher is None else self.teacher(images)
         loss = _loss(self.model(images), labels, target, self.settings)
+        if self.hint is not None:
+            loss = loss + self.settings.hints * self.hint()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -191,6 +199,14 @@ def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Opti
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     momentum = settings.momentum
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
+
+
+def _train_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:
+    """Put a network in training mode, its batch norms only where their statistics may change."""
+    model.train()
+    for layer in model.modules():
+        if freeze_batchnorm and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
 
 
 def _shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:

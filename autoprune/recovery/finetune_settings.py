@@ -18,7 +18,7 @@ class FinetuneSettings:
         epochs: Passes over the images; 0 returns a copy.
         optimizer: ``"sgd"`` (with Nesterov momentum) or ``"adamw"``.
         learning_rate: Highest rate; falls to 0 along half a cosine, step by step (Loshchilov 2017, 1608.03983).
-        warmup_epochs: Passes in which the rate first rises linearly from 0; fewer than `epochs`.
+        warmup_epochs: Passes, also a part of one, in which the rate first rises linearly from 0; fewer than `epochs`.
         momentum: Of SGD.
         weight_decay: On weights; none on biases and batch norm.
         batch_size: Images per step.
@@ -26,6 +26,11 @@ class FinetuneSettings:
         distillation: Share of the teacher in the loss, 0 to 1, the labels having the rest. Without labels
             it counts as 1, without a teacher as 0.
         temperature: Of both distributions in the distillation (Hinton 2015, 1503.02531).
+        hints: Weight, beside that loss, of the distance between pruned and unpruned network at the ends of residual
+            blocks: squared errors relative to the mean square, mean over the blocks (Romero 2015, 1412.6550). 0 for
+            none; without a teacher, or where no block kept its width, it counts as 0.
+        freeze_batchnorm: Keep the statistics of batch norms as they are instead of taking each batch's. The network
+            that is trained is then the one that was refitted, and a teacher's outputs are met without their noise.
         augment: Random crops after padding by 1/8 of the side (4 of 32); images below 16 pixels stay as they are.
         flip: Mirror half of the images too; only with `augment`. Not for digits, letters or traffic signs.
         seed: Of shuffling, augmentation and the network's own randomness.
@@ -35,13 +40,15 @@ class FinetuneSettings:
     epochs: int = 3
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
-    warmup_epochs: int = 0
+    warmup_epochs: float = 0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 128
     label_smoothing: float = 0.0
     distillation: float = 0.5
     temperature: float = 4.0
+    hints: float = 0.0
+    freeze_batchnorm: bool = False
     augment: bool = True
     flip: bool = True
     seed: int = 0
@@ -53,8 +60,8 @@ class FinetuneSettings:
             "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
             "learning_rate": (0 < self.learning_rate < math.inf, "a number above 0"),
             "warmup_epochs": (
-                _whole(self.warmup_epochs, 0) and self.warmup_epochs < max(1, self.epochs),
-                f"a whole number, at least 0 and fewer than the {self.epochs} epochs",
+                0 <= self.warmup_epochs < max(1, self.epochs),
+                f"a number, at least 0 and fewer than the {self.epochs} epochs",
             ),
             "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number, at least 0"),
@@ -62,6 +69,7 @@ class FinetuneSettings:
             "label_smoothing": (0 <= self.label_smoothing < 1, "a number from 0 to below 1"),
             "distillation": (0 <= self.distillation <= 1, "a number from 0 to 1"),
             "temperature": (0 < self.temperature < math.inf, "a number above 0"),
+            "hints": (0 <= self.hints < math.inf, "a number, at least 0"),
             "seed": (_whole(self.seed, 0) and self.seed < 2**63, "a whole number from 0 to below 2^63"),
         }
         wrong = [
@@ -74,7 +82,8 @@ class FinetuneSettings:
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from 0 over all epochs."""
-        warmup, total = self.warmup_epochs * steps_per_epoch, self.epochs * steps_per_epoch
+        warmup, total = round(self.warmup_epochs * steps_per_epoch), self.epochs * steps_per_epoch
+        warmup = min(warmup, total - 1)  # the fall needs a step
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2

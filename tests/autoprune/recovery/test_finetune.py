@@ -194,6 +194,13 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     assert 0 < rates[-1] < 0.001
 
 
+def test_a_part_of_an_epoch_warms_up() -> None:
+    settings = FinetuneSettings(epochs=1, learning_rate=0.1, warmup_epochs=0.3)
+    assert [settings.learning_rate_at(step, 10) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    almost_all = FinetuneSettings(epochs=1, warmup_epochs=0.99)
+    assert all(0 < almost_all.learning_rate_at(step, 3) <= 0.01 for step in range(3))
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmentation_crops_padded_images(flip: bool) -> None:
     images = torch.arange(1, 1 + 60 * 2 * 16 * 24, dtype=torch.float32).reshape(60, 2, 16, 24)
@@ -232,6 +239,8 @@ def test_tiny_images_are_not_augmented() -> None:
         ({"label_smoothing": 1.0}, "label_smoothing must be"),
         ({"distillation": 1.1}, "distillation must be"),
         ({"temperature": 0.0}, "temperature must be"),
+        ({"hints": -1.0}, "hints must be"),
+        ({"hints": float("inf")}, "hints must be"),
         ({"seed": -1}, "seed must be"),
         ({"seed": 2**63}, "seed must be"),
     ],
