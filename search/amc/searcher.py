@@ -127,11 +127,12 @@ class Amc:
         self._order.told(trials)
         with _one_thread():
             for trial in trials:
+                kept = self._kept(trial.policy)
                 reward = self._reward(trial.scores, trial.cost)
                 if not trial.screened_out:
-                    self._rewards[trial.kept] = reward
+                    self._rewards[kept] = reward
                     self._told.append(trial)
-                self._learn(trial.kept, reward, update=self._proposed > self._warmup)
+                self._learn(kept, reward, update=self._proposed > self._warmup)
                 self._log(trial, reward)
 
     def policy(self) -> PruningPolicy:
@@ -154,7 +155,7 @@ class Amc:
         """Walk the next episode and return where it ended."""
         for _ in range(self._settings.free_episodes):
             policy = self._end(self._noise)
-            kept = tuple(self._problem.kept(policy).tolist())
+            kept = self._kept(policy)
             if kept not in self._rewards:
                 break
             self._learn(kept, self._rewards[kept], update=self._proposed > self._warmup)
@@ -176,6 +177,10 @@ class Amc:
             episode.decide(self._agent.explored(observation, noise) if noise else self._agent.ratio(observation))
         return self._problem.policy(episode.kept)
 
+    def _kept(self, policy: PruningPolicy) -> tuple[int, ...]:
+        """Return the units that a policy keeps, ``(n_groups,)``."""
+        return tuple(self._problem.kept(policy).tolist())
+
     def _learn(self, kept: Sequence[int], reward: float, *, update: bool) -> None:
         """Remember an episode, with an `update` after each transition once the warm-up is over."""
         for each in transitions(self._problem, self._features, kept):
@@ -193,9 +198,10 @@ class Amc:
         return expected_gain(last, best, self._evaluations - self._proposed) < self._standard_error()
 
     def _standard_error(self) -> float:
-        """Return the standard error of the best score so far."""
-        best = max(trial.objective for trial in self._told)
-        return math.sqrt(best * (1 - best) / self._told[-1].scores.images)
+        """Return the standard error of the best score so far, as if one image more were right and one more wrong."""
+        images = self._told[-1].scores.images
+        share = (max(trial.objective for trial in self._told) * images + 1) / (images + 2)
+        return math.sqrt(share * (1 - share) / images)
 
     def _log(self, trial: Trial, reward: float) -> None:
         """Write one line for TensorBoard, where there is a log."""

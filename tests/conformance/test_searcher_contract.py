@@ -19,6 +19,10 @@ EVALUATIONS = 40
 #: Policies that do not promise the same result for every batch size.
 DEPENDS_ON_BATCH: frozenset[str] = frozenset()
 
+#: Policies that may leave a little of the budget: uniform does not widen a group beyond the common ratio, and what an
+#: agent decides is evaluated as it is.
+LEAVE_SOME = frozenset({"uniform", "amc"})
+
 PROBLEMS = {
     "macs": small_problem("macs=50%"),
     "two limits": small_problem("macs=60%,params=40%"),
@@ -76,11 +80,11 @@ def test_the_budget_is_never_exceeded_except_by_probes(name: str, problem: Pruni
 
 @on_every_problem
 def test_the_budget_is_used_up(name: str, problem: PruningProblem) -> None:
-    """The last candidates of every policy here are filled: no group can be widened."""
+    """The last candidates of most policies are filled: no group can be widened."""
     best = search(name, problem).best
     for index, width in enumerate(problem.widths):
         wider = [count for count in width.tolist() if count > best.kept[index]]
-        if wider and name != "uniform":  # uniform does not widen a group beyond the common ratio
+        if wider and name not in LEAVE_SOME:
             assert not problem.fits([*best.kept[:index], wider[0], *best.kept[index + 1 :]])
 
 
