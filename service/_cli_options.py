@@ -199,7 +199,7 @@ FinetuneEpochs = Annotated[
     int, typer.Option("--finetune-epochs", help="Epochs that each winner is trained; 0: none.", rich_help_panel=_TUNING)
 ]
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the fit images.", rich_help_panel=_TUNING)]
-Optimizer = Annotated[str, typer.Option(help="sgd (Nesterov) or adamw.", rich_help_panel=_TUNING)]
+Optimizer = Annotated[str, typer.Option(help="sgd (Nesterov), adamw or relative-adamw.", rich_help_panel=_TUNING)]
 LearningRate = Annotated[float, typer.Option(help="At the start; falls along a cosine.", rich_help_panel=_TUNING)]
 WeightDecay = Annotated[float, typer.Option(help="Not on batch norm and biases.", rich_help_panel=_TUNING)]
 Momentum = Annotated[float, typer.Option(help="Of SGD.", rich_help_panel=_TUNING)]

@@ -36,7 +36,10 @@ class FinetuneOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW.")
+    optimizer: Literal["sgd", "adamw", "relative-adamw"] = Field(
+        default="sgd",
+        description="SGD with Nesterov momentum, AdamW, or AdamW with a rate relative to the size of every tensor.",
+    )
     learning_rate: float = Field(
         default=0.01, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine."
     )

@@ -149,7 +149,7 @@ class _Trainer:
     def _step(self, chosen: Tensor, learning_rate: float) -> float:
         """Take one step on the images `chosen`, ``(batch,)``; return the loss before it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         images = self.inputs[chosen]
         if self.settings.augment:
             images = augmented(images, self.generator, flip=self.settings.flip)
@@ -189,16 +189,22 @@ def _check(
 
 
 def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Return the optimizer; weights decay, biases and batch norm do not."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    momentum = settings.momentum
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    """Return the optimizer; weights decay, biases and batch norm do not. A group's rate is multiplied by its scale."""
+    relative = settings.optimizer == "relative-adamw"
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+        alike.setdefault((decay, _size(parameter) if relative else 1.0), []).append(parameter)
+    groups = [{"params": each, "weight_decay": decay, "scale": scale} for (decay, scale), each in alike.items()]
+    if settings.optimizer == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def _size(parameter: nn.Parameter) -> float:
+    """Return the root mean square of a tensor's values; at least 0.001, so that zeros move (Shazeer 2018)."""
+    return max(0.001, float(parameter.detach().square().mean().sqrt()))
 
 
 def _train_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:

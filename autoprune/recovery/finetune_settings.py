@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from autoprune.errors import SearchError
+
+Optimizer = Literal["sgd", "adamw", "relative-adamw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,10 @@ class FinetuneSettings:
 
     Attributes:
         epochs: Passes over the images; 0 returns a copy.
-        optimizer: ``"sgd"`` (with Nesterov momentum) or ``"adamw"``.
+        optimizer: ``"sgd"`` (with Nesterov momentum), ``"adamw"``, or ``"relative-adamw"``: AdamW whose rate is
+            multiplied, for every tensor, by the root mean square of its values before training (as in Adafactor,
+            Shazeer 2018, 1804.04235, section 8). Batch norms that were folded and refitted layers leave weights of
+            very different sizes, for which no single rate is right.
         learning_rate: Highest rate; falls to 0 along half a cosine, step by step (Loshchilov 2017, 1608.03983).
         warmup_epochs: Passes, also a part of one, in which the rate first rises linearly from 0; fewer than `epochs`.
         momentum: Of SGD.
@@ -38,7 +43,7 @@ class FinetuneSettings:
     """
 
     epochs: int = 3
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.01
     warmup_epochs: float = 0
     momentum: float = 0.9
@@ -57,7 +62,7 @@ class FinetuneSettings:
         """Check every value; NaN is out of range everywhere."""
         checks = {
             "epochs": (_whole(self.epochs, 0), "a whole number, at least 0"),
-            "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
+            "optimizer": (self.optimizer in get_args(Optimizer), "'sgd', 'adamw' or 'relative-adamw'"),
             "learning_rate": (0 < self.learning_rate < math.inf, "a number above 0"),
             "warmup_epochs": (
                 0 <= self.warmup_epochs < max(1, self.epochs),

@@ -78,6 +78,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
         {"distillation": 0.0},
         {"distillation": 0.5, "label_smoothing": 0.1, "warmup_epochs": 1},
         {"optimizer": "adamw", "learning_rate": 0.005},
+        {"optimizer": "relative-adamw", "learning_rate": 0.05},
     ],
 )
 def test_damage_is_repaired(
@@ -201,6 +202,20 @@ def test_a_part_of_an_epoch_warms_up() -> None:
     assert all(0 < almost_all.learning_rate_at(step, 3) <= 0.01 for step in range(3))
 
 
+def test_a_relative_rate_changes_every_tensor_by_the_same_share(digits: Digits) -> None:
+    settings = FinetuneSettings(
+        epochs=1, batch_size=64, learning_rate=0.01, optimizer="relative-adamw", weight_decay=0.0
+    )
+    module = network()
+    with torch.no_grad():
+        module[0].weight *= 100
+    tuned = finetune(module, digits[0][:64], digits[1][:64], settings, device=CPU).module
+    for name in ("0.weight", "1.weight", "4.weight", "8.weight"):
+        before, after = module.get_parameter(name).detach(), tuned.get_parameter(name).detach()
+        change = (after - before).abs().median() / before.square().mean().sqrt()
+        assert change.item() == pytest.approx(0.01, rel=0.01), name  # AdamW's first step has the size of the rate
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmentation_crops_padded_images(flip: bool) -> None:
     images = torch.arange(1, 1 + 60 * 2 * 16 * 24, dtype=torch.float32).reshape(60, 2, 16, 24)
@@ -228,7 +243,7 @@ def test_tiny_images_are_not_augmented() -> None:
     [
         ({"epochs": -1}, "epochs must be a whole number"),
         ({"epochs": 1.5}, "epochs must be a whole number"),
-        ({"optimizer": "adam"}, "'sgd' or 'adamw', found 'adam'"),
+        ({"optimizer": "adam"}, "'adamw' or 'relative-adamw', found 'adam'"),
         ({"learning_rate": 0.0}, "learning_rate must be"),
         ({"learning_rate": float("nan")}, "learning_rate must be"),
         ({"learning_rate": float("inf")}, "learning_rate must be"),
