@@ -59,7 +59,7 @@ def _spec(model: Path, table: Path, **changes: object) -> JobSpec:
         "dataset": "digits",
         "budget": "latency=60%",
         "device": str(table),
-        "policies": ["uniform", "exact", "netadapt"],
+        "policies": ["uniform", "exact", "netadapt", "amc"],
         "evaluations": 12,
     }
     return read_spec(values | changes)
