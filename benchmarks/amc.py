@@ -10,22 +10,24 @@ cores, jobs resume where they were stopped. What is in the output folder already
 import argparse
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import t as student
 
-from autoprune.service.pipeline import run_job
+from autoprune.service.pipeline import JOURNAL, run_job
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.spec import Progress, read_spec
 
 EVALUATORS = {"official": "l1", "ours": "obs"}
 
-#: Jobs by name: policies and settings of amc. Every job beside "all" tries amc otherwise than the default.
+#: Jobs by name: policies and settings of amc. Every job beside "all" tries amc otherwise than the default, is not
+#: fine-tuned, and starts with the journal of "all" where that is there: what is known is not evaluated again.
 JOBS: Mapping[str, tuple[Sequence[str], Mapping[str, object]]] = {
     "all": (("uniform", "random", "sensitivity", "exact", "amc"), {}),
-    "original": (("amc",), {"fill": False, "warmup_episodes": None, "noise_decay": 0.95}),
+    "fill": (("amc",), {"fill": True}),
     "experience": (("random", "exact", "amc"), {"experience": True}),
     "parallel": (("amc",), {"parallel_episodes": 4}),
     "stop early": (("amc",), {"stop_early": True}),
@@ -54,7 +56,7 @@ def main() -> None:
     found: dict[tuple[str, str], list[JobResult]] = {}
     for seed in arguments.seed or [0, 1, 2]:
         for evaluator in arguments.evaluator or list(EVALUATORS):
-            for job in arguments.job or ["all", "original"]:
+            for job in arguments.job or list(JOBS):
                 _job(arguments, evaluator, job, seed)
     name = Path(arguments.model).stem
     for path in sorted(arguments.output.glob(f"{name}/*/*/*/result.json")):
@@ -67,9 +69,13 @@ def main() -> None:
 
 def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> None:
     """Run one job where it is not complete."""
-    folder = arguments.output / Path(arguments.model).stem / evaluator / job / str(seed)
+    jobs = arguments.output / Path(arguments.model).stem / evaluator
+    folder, known = jobs / job / str(seed), jobs / "all" / str(seed) / JOURNAL
     if (folder / "result.json").exists():
         return
+    if job != "all" and known.exists() and not (folder / JOURNAL).exists():
+        folder.mkdir(parents=True)
+        shutil.copy(known, folder)
     policies, amc = JOBS[job]
     spec = read_spec(
         {
@@ -84,7 +90,7 @@ def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> 
             "search_images": arguments.search_images,
             "fit_images": arguments.fit_images,
             "refit": False,
-            "finetune_epochs": arguments.epochs,
+            "finetune_epochs": arguments.epochs if job == "all" else 0,
             "seed": seed,
             "workers": arguments.workers,
         }
