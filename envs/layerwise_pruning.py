@@ -13,7 +13,7 @@ from autoprune.envs.drawing import drawing
 from autoprune.envs.episode import Episode
 from autoprune.envs.layer_features import N_FEATURES, LayerFeatures
 from autoprune.envs.layerwise_problem import LayerwiseProblem, PlanScorer
-from autoprune.envs.rewards import reward as reward_of
+from autoprune.envs.rewards import reward_within
 from autoprune.errors import SearchError
 
 Observation = NDArray[np.float32]
@@ -73,13 +73,7 @@ class LayerwisePruningEnv(gymnasium.Env[Observation, Action]):
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise SearchError(f"expected render_mode 'ansi', 'human' or None, found {render_mode!r}")
-        self._reward = reward_of(reward)
-        costs = problem.cost(problem.smallest())
-        if self._reward.quantity not in (None, *costs):
-            raise SearchError(
-                f"reward {reward!r} needs the cost {self._reward.quantity!r}, "
-                f"this problem has {', '.join(costs)}; choose another reward"
-            )
+        self._reward = reward_within(reward, problem.cost(problem.smallest()))
         self.problem: LayerwiseProblem[Any] = problem
         self.render_mode = render_mode
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
@@ -148,4 +142,4 @@ class LayerwisePruningEnv(gymnasium.Env[Observation, Action]):
         if not fits:
             return -math.inf, info
         scores = self._evaluator.evaluate(self.problem.plan(policy))
-        return self._reward(scores, cost), info | {"scores": scores.to_dict()}
+        return self._reward(scores.objective, cost), info | {"scores": scores.to_dict()}

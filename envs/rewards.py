@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.errors import UnknownNameError
-from autoprune.evaluation.metrics import Scores
+from autoprune.errors import SearchError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward for scores and costs, higher is better, never above 0.
+    """A reward for an objective and costs, higher is better, never above 0.
 
     With ``error = 1 - objective``: ``-error``, which leaves the cost to the budget (resource-constrained compression),
     or ``-error * log(cost)``, which trades one for the other (accuracy-guaranteed compression); natural logarithm of
@@ -23,9 +22,9 @@ class Reward:
 
     quantity: str | None = None
 
-    def __call__(self, scores: Scores, cost: Mapping[str, int]) -> float:
-        """Return the reward for the scores and the costs of one policy."""
-        error = 1 - scores.objective
+    def __call__(self, objective: float, cost: Mapping[str, int]) -> float:
+        """Return the reward for the objective (top-1 or agreement, 0 to 1) and the costs of one policy."""
+        error = 1 - objective
         return -error if self.quantity is None else -error * math.log(max(1, cost[self.quantity]))
 
 
@@ -48,3 +47,20 @@ def reward(name: str) -> Reward:
     if name not in REWARDS:
         raise UnknownNameError("reward", name, REWARDS)
     return REWARDS[name]
+
+
+def reward_within(name: str, costs: Mapping[str, int]) -> Reward:
+    """Return the reward of this name for a problem whose policies have `costs`.
+
+    Raises:
+        UnknownNameError: No such reward.
+        SearchError: It counts a cost that is not among them.
+
+    """
+    found = reward(name)
+    if found.quantity not in (None, *costs):
+        raise SearchError(
+            f"reward {name!r} needs the cost {found.quantity!r}, this problem has {', '.join(costs)}; "
+            "choose another reward"
+        )
+    return found

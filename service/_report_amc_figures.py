@@ -3,7 +3,6 @@
 Colours and escaping as in :mod:`autoprune.service._report_figures`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -149,9 +148,7 @@ def _value(trial: TrialView, amc: AmcView) -> float:
     """Return a trial's score in percent, or its reward where that is not minus the error."""
     if amc.reward == "-error":
         return 100 * trial.objective
-    quantity = REWARDS[amc.reward].quantity
-    assert quantity is not None, "only minus the error counts no cost"
-    return -(1 - trial.objective) * math.log(max(1, trial.cost[quantity]))
+    return REWARDS[amc.reward](trial.objective, trial.cost)
 
 
 def _suffix(amc: AmcView) -> str:

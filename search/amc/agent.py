@@ -24,6 +24,9 @@ from autoprune.search.amc.settings import AmcSettings
 
 FORMAT = "autoprune-amc-agent/1"
 
+#: Largest magnitude in an agent's file: with it, whatever actor and critic say of features is still finite.
+LARGEST_WEIGHT = 1e6
+
 Observation = NDArray[np.float32]
 
 
@@ -170,12 +173,14 @@ class AmcAgent(DDPG):
                 f"agent {path}: has hidden layers of {header.get('hidden')} units, expected "
                 f"{list(self._settings.hidden)}; set `hidden` to what the agent has"
             )
-        try:
-            self.policy.load_state_dict(weights)
-        except RuntimeError as error:
-            raise _not_an_agent(path, "its tensors are not those of actor and critic") from error
+        own = self.policy.state_dict()
+        if {n: (t.dtype, t.shape) for n, t in weights.items()} != {n: (t.dtype, t.shape) for n, t in own.items()}:
+            raise _not_an_agent(path, "its tensors are not those of actor and critic")
+        if not all(bool((each.abs() <= LARGEST_WEIGHT).all()) for each in weights.values()):
+            raise _not_an_agent(path, f"it holds values that are not finite or beyond {LARGEST_WEIGHT:g}")
+        self.policy.load_state_dict(weights)
         episodes = header.get("episodes")
-        self.episodes = episodes if isinstance(episodes, int) else 0
+        self.episodes = max(0, episodes) if isinstance(episodes, int) else 0
         return self
 
 
@@ -191,13 +196,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("agent", "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise _not_an_agent(path, str(error)) from error
     found = header.get("format") if isinstance(header, dict) else None
     if found != FORMAT:
         raise _not_an_agent(path, f"its format is {found!r}, expected {FORMAT!r}")
-    if not all(bool(torch.isfinite(each).all()) for each in weights.values()):
-        raise _not_an_agent(path, "it holds values that are not finite")
     return weights, header
 
 

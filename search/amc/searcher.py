@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from autoprune.envs.episode import Episode
 from autoprune.envs.layer_features import LayerFeatures
-from autoprune.envs.rewards import REWARDS
+from autoprune.envs.rewards import reward_within
 from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
 from autoprune.pruning.policy import PruningPolicy
@@ -43,8 +43,8 @@ class Amc:
     is updated once per transition. The first episodes are uniform. Transitions are those of the policy that was
     evaluated: ratios after rounding and wall, not what was drawn.
 
-    Deterministic from the seed and for any number of workers; with `parallel_episodes` above 1 it depends on how many
-    proposals are asked for at a time. Ends after as many episodes as evaluations.
+    Deterministic from the seed and for any number of workers; with `parallel_episodes` above 1 or `free_episodes` it
+    depends on how many proposals are asked for at a time. Ends after as many episodes as evaluations.
     """
 
     name = "amc"
@@ -68,24 +68,25 @@ class Amc:
             evaluations: Episodes.
             settings: How it learns; None: as the original.
             agent: File of an agent that was trained before, for this or another network or budget, to go on with;
-                there is then no warm-up.
+                there is then no warm-up unless the settings say how long.
             experience: Trials of this problem by other policies, to learn from before the first episode; each counts
                 as an episode of the warm-up. Probes and trials screened out are left aside.
             log: Folder to write to for TensorBoard.
 
         Raises:
-            SearchError: A seed below 0, not an agent's file, TensorBoard missing.
+            SearchError: A seed below 0, a reward for a cost that `problem` does not have, not an agent's file,
+                TensorBoard missing.
 
         """
         if seed < 0:
             raise SearchError(f"expected a seed of at least 0, found {seed}")
         self._problem, self._settings = problem, settings or AmcSettings()
         self._features = LayerFeatures(problem)
-        self._reward = REWARDS[self._settings.reward]
+        self._reward = reward_within(self._settings.reward, problem.cost(problem.smallest()))
         self._generator = np.random.default_rng(seed)
         self._agent = AmcAgent(len(problem.groups), self._settings, self._generator)
         known = [trial for trial in experience if trial.competes]
-        untrained = 0 if agent is not None else self._settings.warmup(evaluations)  # episodes without updates
+        untrained = self._settings.warmup(evaluations, trained=agent is not None)  # episodes without updates
         self._warmup = max(0, untrained - len(known))
         if agent is not None:
             self._agent.load_weights(agent)
@@ -99,11 +100,11 @@ class Amc:
         self._order = InOrder()
         with _one_thread():
             for number, trial in enumerate(known, start=1):
-                self._learn(trial.kept, self._reward(trial.scores, trial.cost), update=number > untrained)
+                self._learn(trial.kept, self._reward(trial.objective, trial.cost), update=number > untrained)
 
     @property
     def warmup(self) -> int:
-        """Episodes with uniform actions at the start: what experience leaves of the settings', none after an agent."""
+        """Episodes with uniform actions at the start: what experience leaves of the settings'."""
         return self._warmup
 
     @property
@@ -128,7 +129,7 @@ class Amc:
         with _one_thread():
             for trial in trials:
                 kept = self._kept(trial.policy)
-                reward = self._reward(trial.scores, trial.cost)
+                reward = self._reward(trial.objective, trial.cost)
                 if not trial.screened_out:
                     self._rewards[kept] = reward
                     self._told.append(trial)
@@ -158,7 +159,7 @@ class Amc:
             kept = self._kept(policy)
             if kept not in self._rewards:
                 break
-            self._learn(kept, self._rewards[kept], update=self._proposed > self._warmup)
+            self._learn(kept, self._rewards[kept], update=self._proposed >= self._warmup)
         else:
             policy = self._end(self._noise)
         self._proposed += 1

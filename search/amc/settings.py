@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from autoprune.envs.rewards import REWARDS
-from autoprune.errors import SearchError, UnknownNameError
+from autoprune.envs.rewards import reward as reward_of
+from autoprune.errors import SearchError
 
 #: Episodes with uniform actions before the agent is asked and trained (mit-han-lab/amc).
 WARMUP_EPISODES = 100
@@ -16,7 +16,8 @@ class AmcSettings:
 
     Attributes:
         reward: Name in :data:`autoprune.envs.rewards.REWARDS`.
-        warmup_episodes: Episodes with uniform actions; None: 100, or a quarter of the evaluations if that is fewer.
+        warmup_episodes: Episodes with uniform actions; None: 100, or a quarter of the evaluations if that is fewer, and
+            none for an agent that was trained before.
         hidden: Units of the two hidden layers of actor and critic.
         actor_rate: Learning rate of the actor (Adam).
         critic_rate: Learning rate of the critic (Adam).
@@ -62,8 +63,7 @@ class AmcSettings:
             SearchError: A number out of range.
 
         """
-        if self.reward not in REWARDS:
-            raise UnknownNameError("reward", self.reward, REWARDS)
+        reward_of(self.reward)
         checks = {
             "warmup_episodes": (self.warmup_episodes is None or self.warmup_episodes >= 0, "at least 0"),
             "hidden": (len(self.hidden) == 2 and min(self.hidden) >= 1, "two numbers, at least 1"),
@@ -87,11 +87,11 @@ class AmcSettings:
         if wrong:
             raise SearchError(f"settings of policy 'amc': {'; '.join(wrong)}")
 
-    def warmup(self, evaluations: int) -> int:
-        """Return the episodes with uniform actions in a search of so many `evaluations`."""
+    def warmup(self, evaluations: int, *, trained: bool = False) -> int:
+        """Return the episodes with uniform actions in a search of so many `evaluations`, `trained` before or not."""
         if self.warmup_episodes is not None:
             return self.warmup_episodes
-        return min(WARMUP_EPISODES, max(1, evaluations // 4))
+        return 0 if trained else min(WARMUP_EPISODES, max(1, evaluations // 4))
 
     def noise_at(self, episode: int) -> float:
         """Return the standard deviation in an episode, counted from 0 at the end of the warm-up."""

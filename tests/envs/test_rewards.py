@@ -4,12 +4,9 @@ import math
 
 import pytest
 
-from autoprune.envs.rewards import REWARDS, reward
-from autoprune.errors import UnknownNameError
-from autoprune.evaluation.metrics import Scores
+from autoprune.envs.rewards import REWARDS, reward, reward_within
+from autoprune.errors import SearchError, UnknownNameError
 
-LABELLED = Scores(0.8, None, 0.5, 0.9, 0.1, 100)
-UNLABELLED = Scores(None, None, None, 0.9, 0.1, 100)
 COST = {"macs": 40_000_000, "params": 270_000, "bytes": 1_100_000, "nonzero": 80_000}
 
 
@@ -23,18 +20,23 @@ COST = {"macs": 40_000_000, "params": 270_000, "bytes": 1_100_000, "nonzero": 80
     ],
 )
 def test_rewards_are_those_of_the_paper(name: str, factor: float) -> None:
-    assert reward(name)(LABELLED, COST) == pytest.approx(-0.2 * factor)
-    assert reward(name)(UNLABELLED, COST) == pytest.approx(-0.1 * factor)  # agreement counts where nothing is labelled
+    assert reward(name)(0.8, COST) == pytest.approx(-0.2 * factor)
 
 
 def test_every_reward_is_better_for_less_error_and_none_is_worse_for_less_cost() -> None:
     cheaper = {quantity: amount // 2 for quantity, amount in COST.items()}
     for each in REWARDS.values():
-        assert each(UNLABELLED, COST) > each(LABELLED, COST)
-        assert each(LABELLED, cheaper) >= each(LABELLED, COST)
-        assert each(Scores(1.0, None, 0.0, None, None, 1), COST) == 0
+        assert each(0.9, COST) > each(0.8, COST)
+        assert each(0.8, cheaper) >= each(0.8, COST)
+        assert each(1.0, COST) == 0
 
 
 def test_unknown_rewards_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown reward 'error'"):
         reward("error")
+
+
+def test_a_reward_for_a_cost_that_a_problem_does_not_have_is_refused() -> None:
+    assert reward_within("-error*log(macs)", COST).quantity == "macs"
+    with pytest.raises(SearchError, match="needs the cost 'nonzero', this problem has macs, params"):
+        reward_within("-error*log(nonzero)", {"macs": 1, "params": 1})

@@ -178,6 +178,10 @@ def test_episodes_that_end_where_one_was_before_cost_no_evaluation() -> None:
     plain = search(Amc(few, 0, 20, settings), 20, problem=few)
     free = search(Amc(few, 0, 20, replace(settings, free_episodes=10)), 20, problem=few)
     assert len({trial.kept for trial in free.trials}) > len({trial.kept for trial in plain.trials})
+    amc = Amc(few, 0, 20, replace(settings, free_episodes=10))
+    search(amc, 20, problem=few)
+    assert amc._agent.episodes > 20
+    assert amc._agent.updates == (amc._agent.episodes - 4) * 3  # free ones are learned from like all others
 
 
 def test_a_search_ends_early_when_nothing_is_to_gain() -> None:
@@ -214,6 +218,8 @@ def test_an_agent_goes_on_with_another_network_and_budget(tmp_path: Path) -> Non
     search(first, 60)
     first.save_agent(tmp_path / "agent.safetensors")
     other = small_problem("params=40%", widths=(8, 16, 16, 24), measured=False)
+    asked_for = Amc(other, 0, 20, replace(FAST, warmup_episodes=5), agent=tmp_path / "agent.safetensors")
+    assert asked_for.warmup == 5
     second = Amc(other, 0, 20, FAST, agent=tmp_path / "agent.safetensors")
     assert second.warmup == 0
     assert second.policy() == Amc(other, 1, 20, FAST, agent=tmp_path / "agent.safetensors").policy()
@@ -243,6 +249,8 @@ def test_a_log_for_tensorboard_is_written_on_request(tmp_path: Path) -> None:
         assert name in content
 
 
-def test_a_seed_below_zero_is_refused() -> None:
+def test_what_cannot_be_searched_with_is_refused() -> None:
     with pytest.raises(SearchError, match="at least 0, found -1"):
         Amc(PROBLEM, -1, 10)
+    with pytest.raises(SearchError, match="needs the cost 'nonzero'"):
+        Amc(PROBLEM, 0, 10, AmcSettings(reward="-error*log(nonzero)"))

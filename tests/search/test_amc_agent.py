@@ -1,6 +1,7 @@
 """The agent of AMC, piece by piece, against the paper and the official code."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from autoprune.envs.layer_features import N_FEATURES
 from autoprune.errors import SearchError, UnknownNameError
-from autoprune.search.amc.agent import AmcAgent, truncated_normal
+from autoprune.search.amc.agent import FORMAT, AmcAgent, truncated_normal
 from autoprune.search.amc.settings import AmcSettings
 
 LAYERS = 5
@@ -188,6 +189,36 @@ def test_files_that_hold_no_agent_are_refused(tmp_path: Path) -> None:
     agent.save_weights(path, {})
     with pytest.raises(SearchError, match="not finite"):
         new_agent().load_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.complex64, torch.bool])
+def test_agents_of_other_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "agent.safetensors"
+    write(path, {name: tensor.to(dtype) for name, tensor in new_agent().policy.state_dict().items()})
+    with pytest.raises(SearchError, match="its tensors are not those of actor and critic"):
+        new_agent().load_weights(path)
+
+
+def test_agents_that_would_compute_what_is_not_finite_are_refused(tmp_path: Path) -> None:
+    path, weights = tmp_path / "agent.safetensors", new_agent().policy.state_dict()
+    write(path, {name: torch.full_like(tensor, 1e30) for name, tensor in weights.items()})
+    with pytest.raises(SearchError, match="not finite or beyond 1e"):
+        new_agent().load_weights(path)
+    write(path, {name: torch.full_like(tensor, 1e6) for name, tensor in weights.items()})
+    assert 0 <= new_agent().load_weights(path).ratio(np.ones(N_FEATURES, np.float32)) <= 1
+
+
+def test_a_header_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"agent": "[" * 100_000})
+    with pytest.raises(SearchError, match="cannot use the agent"):
+        new_agent().load_weights(path)
+
+
+def write(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Write `weights` under the header of an agent."""
+    header = {"format": FORMAT, "hidden": [300, 300], "episodes": 1}
+    save_file(weights, path, metadata={"agent": json.dumps(header)})
 
 
 def test_bad_settings_are_all_named() -> None:
