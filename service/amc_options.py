@@ -1,10 +1,10 @@
 """What can be chosen about policy amc in a job; the command line and REST fill in the same values."""
 
-import importlib
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from autoprune.search.amc.settings import AmcSettings
 
 #: Proposals that a job asks for at a time: what workers share, and what screening chooses from.
 BATCH = 16
@@ -13,14 +13,8 @@ BATCH = 16
 AGENT_ARTIFACT, LOG_FOLDER = "amc/agent.safetensors", "amc/tensorboard"
 
 
-def _by_default(name: str) -> Callable[[], Any]:
-    """Return what makes the default of a setting of policy amc: the search's own, never a second one."""
-
-    def make() -> object:
-        settings = importlib.import_module("autoprune.search.amc.settings")  # imports torch: not for reading a spec
-        return getattr(settings.AmcSettings(), name)
-
-    return make
+#: What is not chosen is what the search itself takes, never a second default.
+_DEFAULT = AmcSettings()
 
 
 class AmcOptions(BaseModel):
@@ -29,36 +23,36 @@ class AmcOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     reward: Literal["-error", "-error*log(macs)", "-error*log(params)"] = Field(
-        default_factory=_by_default("reward"),
+        default=_DEFAULT.reward,  # type: ignore[arg-type]  # one of them, as a test makes sure
         description="What the agent learns to raise: minus the error, or that times the logarithm of a cost.",
     )
     warmup_episodes: int | None = Field(
-        default_factory=_by_default("warmup_episodes"),
+        default=_DEFAULT.warmup_episodes,
         ge=0,
         le=1_000_000,
         description="Episodes with uniform actions before the agent is asked; None: as many as in the "
-        "original, fewer in short searches.",
+        "original, fewer in short searches, none for an agent that was trained before.",
     )
     parallel_episodes: int = Field(
-        default_factory=_by_default("parallel_episodes"),
+        default=_DEFAULT.parallel_episodes,
         ge=1,
         le=BATCH,
         description="Episodes that the agent walks before it learns from them, so that workers share their evaluation; "
         "1: as in the original.",
     )
     fill: bool = Field(
-        default_factory=_by_default("fill"),
+        default=_DEFAULT.fill,
         description="Widen what an episode leaves of the budget, and learn from that.",
     )
     free_episodes: int = Field(
-        default_factory=_by_default("free_episodes"),
+        default=_DEFAULT.free_episodes,
         ge=0,
         le=1000,
         description="How many episodes in a row are learned from without an evaluation where they end in a policy that "
         "was evaluated before.",
     )
     stop_early: bool = Field(
-        default_factory=_by_default("stop_early"),
+        default=_DEFAULT.stop_early,
         description="End when the episodes left are expected to gain less than the standard error of a score.",
     )
     experience: bool = Field(
@@ -68,8 +62,8 @@ class AmcOptions(BaseModel):
     )
     agent: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None,
-        description="Go on with the agent of an earlier amc search, of this or another network or budget, without a "
-        "warm-up. REST: the id of a job that succeeded. Command line: its amc/agent.safetensors.",
+        description="Go on with the agent of an earlier amc search, of this or another network or budget. "
+        "REST: the id of a job that succeeded. Command line: its amc/agent.safetensors.",
         examples=["job_5f1c0e1b8a7d4c7e9b1f2a3d", "runs/mine/amc/agent.safetensors"],
     )
     tensorboard: bool = Field(default=False, description="Log to amc/tensorboard in the job's folder.")

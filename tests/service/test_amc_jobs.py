@@ -195,6 +195,7 @@ def test_a_reward_with_a_cost_is_drawn_as_such(job: tuple[JobResult, Path]) -> N
 
 
 def test_options_are_those_of_the_search() -> None:
+    assert AmcOptions.model_validate(AmcOptions().model_dump()) == AmcOptions()
     rewards = AmcOptions.model_json_schema()["properties"]["reward"]["enum"]
     assert set(rewards) < set(REWARDS)
     assert all(REWARDS[name].quantity in (None, "macs", "params") for name in rewards)
