@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
-from autoprune.search.amc.settings import AmcSettings
+from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 from autoprune.search.driver import SearchResult
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.policies import make_searcher
@@ -76,10 +76,7 @@ def check_log(spec: JobSpec) -> None:
 
     """
     if AMC in spec.policies and spec.amc.tensorboard and find_spec("tensorboard") is None:
-        raise SearchError(
-            "a log for TensorBoard needs the package tensorboard; install it with pip install "
-            "'autoprune[tensorboard]', or search without the log"
-        )
+        raise SearchError(NO_TENSORBOARD)
 
 
 def job_searcher(

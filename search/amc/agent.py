@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import polyak_update
 from autoprune.envs.layer_features import N_FEATURES
 from autoprune.errors import SearchError
 from autoprune.search.amc.replay import EpisodeBuffer
-from autoprune.search.amc.settings import AmcSettings
+from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 
 FORMAT = "autoprune-amc-agent/1"
 
@@ -95,10 +95,7 @@ class AmcAgent(DDPG):
         try:
             self.set_logger(configure(str(folder), ["tensorboard"]))
         except (AssertionError, ImportError) as error:
-            raise SearchError(
-                "logging to TensorBoard needs the package tensorboard; install it with pip install "
-                "'autoprune[tensorboard]', or search without the log"
-            ) from error
+            raise SearchError(NO_TENSORBOARD) from error
 
     def ratio(self, observation: Observation) -> float:
         """Return the ratio, 0 to 1, that the actor removes of the group with these features, ``(n_features,)``."""

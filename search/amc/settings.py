@@ -9,6 +9,12 @@ from autoprune.errors import SearchError
 #: Episodes with uniform actions before the agent is asked and trained (mit-han-lab/amc).
 WARMUP_EPISODES = 100
 
+#: What is said where a log is asked for and cannot be written.
+NO_TENSORBOARD = (
+    "a log for TensorBoard needs the package tensorboard; install it with pip install 'autoprune[tensorboard]', or "
+    "search without the log"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AmcSettings:

@@ -178,10 +178,10 @@ def test_episodes_that_end_where_one_was_before_cost_no_evaluation() -> None:
     plain = search(Amc(few, 0, 20, settings), 20, problem=few)
     free = search(Amc(few, 0, 20, replace(settings, free_episodes=10)), 20, problem=few)
     assert len({trial.kept for trial in free.trials}) > len({trial.kept for trial in plain.trials})
-    amc = Amc(few, 0, 20, replace(settings, free_episodes=10))
+    amc = Amc(few, 0, 20, replace(FAST, warmup_episodes=12, free_episodes=10))
     search(amc, 20, problem=few)
     assert amc._agent.episodes > 20
-    assert amc._agent.updates == (amc._agent.episodes - 4) * 3  # free ones are learned from like all others
+    assert amc._agent.updates == (amc._agent.episodes - 12) * 3  # free ones are learned from like all others
 
 
 def test_a_search_ends_early_when_nothing_is_to_gain() -> None:
