@@ -42,7 +42,15 @@ def train_demo_network(
     splits = make_splits(load_digits_dataset(), seed=SEED)
     network = demo_network()
     settings = FinetuneSettings(
-        epochs=epochs, learning_rate=0.1, batch_size=32, distillation=0.0, augment=False, flip=False, seed=SEED
+        epochs=epochs,
+        optimizer="sgd",
+        learning_rate=0.1,
+        warmup_epochs=0,
+        batch_size=32,
+        freeze_batchnorm=False,
+        augment=False,
+        flip=False,
+        seed=SEED,
     )
     trained, _ = finetune(
         network.module, splits.fit.inputs, splits.fit.labels, settings, progress=progress, device=torch.device("cpu")

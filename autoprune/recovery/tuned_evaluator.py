@@ -31,7 +31,15 @@ from autoprune.recovery.finetune_settings import FinetuneSettings
 VERSION = 1
 
 #: Of a short training: a tenth of the rate of a long one, which would undo more in its few steps than it mends.
-SETTINGS = FinetuneSettings(learning_rate=0.01, batch_size=64)
+SETTINGS = FinetuneSettings(
+    optimizer="sgd",
+    learning_rate=0.01,
+    warmup_epochs=0,
+    batch_size=64,
+    distillation=0.5,
+    hints=0,
+    freeze_batchnorm=False,
+)
 
 #: What training changed, by parameter, in the shapes of the unpruned network, 0 where a channel was gone.
 Change = Mapping[str, Tensor]

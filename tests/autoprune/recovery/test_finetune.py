@@ -15,7 +15,16 @@ from autoprune.recovery._augmentation import augmented
 from autoprune.recovery.finetune import FinetuneSettings, _loss, finetune
 
 CPU = torch.device("cpu")
-QUICK = FinetuneSettings(epochs=2, batch_size=16, learning_rate=0.02)
+SGD = FinetuneSettings(
+    epochs=3,
+    optimizer="sgd",
+    learning_rate=0.02,
+    warmup_epochs=0,
+    batch_size=32,
+    distillation=0.5,
+    freeze_batchnorm=False,
+)
+QUICK = replace(SGD, epochs=2, batch_size=16)
 Digits = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -44,7 +53,7 @@ def digits() -> Digits:
 @pytest.fixture(scope="module")
 def trained(digits: Digits) -> nn.Sequential:
     """A network trained from scratch."""
-    settings = FinetuneSettings(epochs=4, learning_rate=0.05, batch_size=32)
+    settings = replace(SGD, epochs=4, learning_rate=0.05)
     return finetune(network(), digits[0], digits[1], settings, device=CPU).module
 
 
@@ -79,12 +88,13 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
         {"distillation": 0.5, "label_smoothing": 0.1, "warmup_epochs": 1},
         {"optimizer": "adamw", "learning_rate": 0.005},
         {"optimizer": "relative-adamw", "learning_rate": 0.05},
+        {"optimizer": "relative-adamw", "learning_rate": 0.05, "freeze_batchnorm": True, "epochs": 8},
     ],
 )
 def test_damage_is_repaired(
     digits: Digits, trained: nn.Sequential, damaged: nn.Sequential, changes: dict[str, object]
 ) -> None:
-    settings = replace(FinetuneSettings(epochs=3, batch_size=32, learning_rate=0.02), **changes)
+    settings = replace(SGD, **changes)
     before, best = accuracy(damaged, digits), accuracy(trained, digits)
     assert best > 0.94
     assert before < best - 0.15
@@ -94,8 +104,7 @@ def test_damage_is_repaired(
 
 
 def test_the_teacher_alone_repairs_it(digits: Digits, trained: nn.Sequential, damaged: nn.Sequential) -> None:
-    settings = FinetuneSettings(epochs=3, batch_size=32, learning_rate=0.02)
-    result = finetune(damaged, digits[0], None, settings, teacher=trained, device=CPU)
+    result = finetune(damaged, digits[0], None, SGD, teacher=trained, device=CPU)
     assert accuracy(result.module, digits) > accuracy(trained, digits) - 0.04
     reference = predict(trained, digits[2], device=CPU)
     before = score(damaged, digits[2], None, reference_logits=reference, device=CPU)
@@ -145,7 +154,7 @@ def test_no_epochs_give_a_copy(digits: Digits) -> None:
 
 def test_progress_and_history(digits: Digits) -> None:
     seen: list[tuple[int, int, str]] = []
-    settings = FinetuneSettings(epochs=3, batch_size=16, learning_rate=0.02, warmup_epochs=1)
+    settings = replace(SGD, batch_size=16, warmup_epochs=1)
     trained, history = finetune(
         network(), digits[0][:70], digits[1][:70], settings, progress=lambda *step: seen.append(step), device=CPU
     )
@@ -198,13 +207,13 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 def test_a_part_of_an_epoch_warms_up() -> None:
     settings = FinetuneSettings(epochs=1, learning_rate=0.1, warmup_epochs=0.3)
     assert [settings.learning_rate_at(step, 10) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
-    almost_all = FinetuneSettings(epochs=1, warmup_epochs=0.99)
+    almost_all = FinetuneSettings(epochs=1, learning_rate=0.01, warmup_epochs=0.99)
     assert all(0 < almost_all.learning_rate_at(step, 3) <= 0.01 for step in range(3))
 
 
 def test_a_relative_rate_changes_every_tensor_by_the_same_share(digits: Digits) -> None:
     settings = FinetuneSettings(
-        epochs=1, batch_size=64, learning_rate=0.01, optimizer="relative-adamw", weight_decay=0.0
+        epochs=1, learning_rate=0.01, warmup_epochs=0, optimizer="relative-adamw", weight_decay=0.0
     )
     module = network()
     with torch.no_grad():
@@ -282,7 +291,7 @@ def test_inputs_that_cannot_be_trained_on(digits: Digits) -> None:
 
 
 def test_divergence_says_what_to_do(digits: Digits) -> None:
-    settings = FinetuneSettings(epochs=2, learning_rate=1e12, batch_size=16)
+    settings = replace(QUICK, learning_rate=1e12)
     with pytest.raises(NumericalError, match=r"diverged.*learning rate below 1e\+12"):
         finetune(network(), digits[0][:200], digits[1][:200], settings, device=CPU)
 

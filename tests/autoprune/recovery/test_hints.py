@@ -17,7 +17,9 @@ from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 
 CPU = torch.device("cpu")
-SETTINGS = FinetuneSettings(epochs=3, batch_size=16, learning_rate=0.02, distillation=1.0, augment=False)
+SETTINGS = FinetuneSettings(
+    optimizer="sgd", learning_rate=0.02, warmup_epochs=0, batch_size=16, hints=0, freeze_batchnorm=False, augment=False
+)
 
 
 def residual_network() -> Network:

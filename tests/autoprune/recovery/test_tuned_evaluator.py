@@ -21,7 +21,15 @@ from tests.search.small_problems import real_splits, small_problem
 PROBLEM = small_problem()
 SPLITS = real_splits()
 EVALUATOR = Evaluator(PROBLEM, SPLITS)
-SETTINGS = FinetuneSettings(learning_rate=0.05, batch_size=16)
+SETTINGS = FinetuneSettings(
+    optimizer="sgd",
+    learning_rate=0.05,
+    warmup_epochs=0,
+    batch_size=16,
+    distillation=0.5,
+    hints=0,
+    freeze_batchnorm=False,
+)
 
 
 def plan(*kept: int) -> Plan:
