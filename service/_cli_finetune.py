@@ -64,7 +64,16 @@ def run_finetune(params: Mapping[str, object]) -> None:
         inputs = load_inputs(spec, bars)
         before = given if weights is not None else _cut(inputs, plan)
         teacher = inputs.problem.network.module
-        after = finetuned(before, teacher, inputs.splits, spec, policy=None, report=bars, should_stop=should_stop)
+        after = finetuned(
+            before,
+            teacher,
+            inputs.splits,
+            spec,
+            precision=inputs.precision,
+            policy=None,
+            report=bars,
+            should_stop=should_stop,
+        )
     (folder / FILES["certificate"]).unlink(missing_ok=True)  # it was measured on the file that is replaced now
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)

@@ -148,7 +148,9 @@ IncludeResidual = Annotated[
     bool, typer.Option("--include-residual", help="Also prune residual streams.", rich_help_panel=_SEARCH)
 ]
 Seed = Annotated[int, typer.Option(help="Equal seeds, equal results.", rich_help_panel=_SEARCH)]
-Precision = Annotated[str, typer.Option(help="Of evaluations: auto, fp32 or bf16.", rich_help_panel=_SEARCH)]
+Precision = Annotated[
+    str, typer.Option(help="Of evaluations and fine-tuning: auto, fp32 or bf16.", rich_help_panel=_SEARCH)
+]
 
 AmcReward = Annotated[
     str | None,

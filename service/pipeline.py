@@ -295,6 +295,7 @@ def _finalist(job: _Job, policy: str, search: Found) -> Finalist:
             problem.network.module,
             splits,
             spec,
+            precision=inputs.precision,
             policy=policy,
             report=job.progress,
             should_stop=job.should_stop,

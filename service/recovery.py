@@ -61,6 +61,7 @@ def finetuned(
     splits: Splits,
     spec: JobSpec,
     *,
+    precision: str,
     policy: str | None,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
@@ -79,7 +80,10 @@ def finetuned(
         report(Progress(stage="finetune", done=done, total=total, message=text, policy=policy))
 
     settings = FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
-    return finetune(module, splits.fit.inputs, splits.fit.labels, settings, teacher=teacher, progress=stepped).module
+    fit = splits.fit
+    return finetune(
+        module, fit.inputs, fit.labels, settings, teacher=teacher, progress=stepped, precision=precision
+    ).module
 
 
 def scorer(split: Split, unpruned: fx.GraphModule) -> Callable[[fx.GraphModule], Scores]:

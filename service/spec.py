@@ -196,7 +196,8 @@ class JobSpec(BaseModel):
         examples=["imagenet", "0.5,0.5,0.5/0.25,0.25,0.25"],
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Of evaluations; auto takes bf16 where the processor is faster with it."
+        default="auto",
+        description="Of evaluations and fine-tuning; auto takes bf16 where the processor is faster with it.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of everything random; equal seeds, equal results.")
     finetune_epochs: int = Field(

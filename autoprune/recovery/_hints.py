@@ -82,9 +82,9 @@ def distance(model: Features, teacher: Features) -> Tensor:
     """Return the mean, over the layers of `model`, of the squared error relative to the teacher's mean square."""
     errors = []
     for name, features in model.items():
-        wanted = teacher[name].detach()
+        wanted = teacher[name].detach().float()  # what autocast left in bf16 has too few digits for a difference
         scale = wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
-        errors.append(F.mse_loss(features, wanted) / scale)
+        errors.append(F.mse_loss(features.float(), wanted) / scale)
     return torch.stack(errors).mean()
 
 

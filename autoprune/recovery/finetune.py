@@ -63,6 +63,7 @@ def finetune(
     *,
     teacher: nn.Module | None = None,
     progress: Progress | None = None,
+    precision: str = "fp32",
     device: torch.device | None = None,
 ) -> FinetuneResult[Net]:
     """Train a copy of `module` on the fit split.
@@ -78,6 +79,7 @@ def finetune(
         settings: How to train.
         teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
         progress: Called after each step; what it raises stops the training.
+        precision: Of both networks' passes, ``"fp32"`` or ``"bf16"`` (autocast); weights and updates stay float32.
         device: Where to train; :func:`autoprune.network.device.default_device` if None.
 
     Raises:
@@ -106,6 +108,7 @@ def finetune(
             labels=labels,
             settings=settings,
             generator=torch.Generator().manual_seed(settings.seed),
+            precision=precision,
             device=device,
         )
         history = tuple(trainer.run_epoch(index, progress) for index in range(settings.epochs))
@@ -127,6 +130,7 @@ class _Trainer:
     labels: Tensor | None
     settings: FinetuneSettings
     generator: torch.Generator
+    precision: str
     device: torch.device
 
     def run_epoch(self, index: int, progress: Progress | None) -> Epoch:
@@ -155,9 +159,11 @@ class _Trainer:
             images = augmented(images, self.generator, flip=self.settings.flip)
         images = batch_on(images, self.device)
         labels = None if self.labels is None else self.labels[chosen].to(self.device)
-        with torch.no_grad():
-            target = None if self.teacher is None else self.teacher(images)
-        loss = _loss(self.model(images), labels, target, self.settings)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.no_grad():
+                target = None if self.teacher is None else self.teacher(images)
+            logits = self.model(images)
+        loss = _loss(logits.float(), labels, None if target is None else target.float(), self.settings)
         if self.hint is not None:
             loss = loss + self.settings.hints * self.hint()
         self.optimizer.zero_grad(set_to_none=True)

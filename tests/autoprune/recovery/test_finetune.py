@@ -112,6 +112,18 @@ def test_the_teacher_alone_repairs_it(digits: Digits, trained: nn.Sequential, da
     assert after.regret < before.regret / 2
 
 
+def test_half_precision_repairs_it_too_and_leaves_whole_weights(
+    digits: Digits, trained: nn.Sequential, damaged: nn.Sequential
+) -> None:
+    runs = [
+        finetune(damaged, digits[0], digits[1], SGD, teacher=trained, precision="bf16", device=CPU).module
+        for _ in range(2)
+    ]
+    assert equal(weights(runs[0]), weights(runs[1]))
+    assert all(value.dtype != torch.bfloat16 for value in runs[0].state_dict().values())
+    assert accuracy(runs[0], digits) > accuracy(trained, digits) - 0.04
+
+
 def test_same_seed_same_weights_whatever_the_global_state(digits: Digits, trained: nn.Sequential) -> None:
     inputs = torch.nn.functional.interpolate(digits[0][:64], size=(16, 16))  # large enough to be augmented
     runs = []
