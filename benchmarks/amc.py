@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=150)
     parser.add_argument("--search-images", type=int, default=500)
     parser.add_argument("--fit-images", type=int, default=10_000)
+    parser.add_argument("--report-images", type=int, help="all by default")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-amc"))
@@ -89,6 +90,7 @@ def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> 
             "evaluations": arguments.evaluations,
             "search_images": arguments.search_images,
             "fit_images": arguments.fit_images,
+            "report_images": arguments.report_images,
             "refit": False,
             "finetune_epochs": arguments.epochs if job == "all" else 0,
             "seed": seed,
