@@ -84,7 +84,7 @@ class AmcView(_Value):
         reward: What its agent learned to raise, by name.
         first: Number of its first own trial; the ones before are a warm start's.
         episodes: Trials of its own.
-        allowed: Trials of its own that it might have had.
+        allowed: Evaluations that these might have cost; with screening there may be more trials.
         warmup: Of them, episodes with uniform actions at the start.
         experience: Trials of other policies that it learned from first.
         agent: The agent that it went on with; None where it began with an untrained one.

@@ -1,6 +1,7 @@
 """The agent of AMC: Stable-Baselines3's DDPG, trained as mit-han-lab/amc does."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -18,7 +19,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import polyak_update
 
 from autoprune.envs.layer_features import N_FEATURES
-from autoprune.errors import SearchError
+from autoprune.errors import NumericalError, SearchError
 from autoprune.search.amc.replay import EpisodeBuffer
 from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 
@@ -98,10 +99,20 @@ class AmcAgent(DDPG):
             raise SearchError(NO_TENSORBOARD) from error
 
     def ratio(self, observation: Observation) -> float:
-        """Return the ratio, 0 to 1, that the actor removes of the group with these features, ``(n_features,)``."""
+        """Return the ratio, 0 to 1, that the actor removes of the group with these features, ``(n_features,)``.
+
+        Raises:
+            NumericalError: The training has diverged: what the actor says is not a number.
+
+        """
         with torch.no_grad():
-            action = self.actor(torch.from_numpy(observation)[None])
-        return (float(action) + 1) / 2
+            action = float(self.actor(torch.from_numpy(observation)[None]))
+        if math.isnan(action):
+            raise NumericalError(
+                f"the agent's ratio is not a number after {self.updates} updates: its training diverged; lower "
+                "actor_rate and critic_rate, or begin with another agent or none"
+            )
+        return (action + 1) / 2
 
     def explored(self, observation: Observation, noise: float) -> float:
         """Return a ratio drawn around the actor's: normal with deviation `noise`, truncated to 0 to 1.

@@ -24,6 +24,9 @@ from autoprune.search.searcher import InOrder, Proposal, Trial
 #: Episodes that `stop_early` judges the remaining ones by.
 LAST_EPISODES = 30
 
+#: Standard deviations from the mean beyond which a normal distribution has next to nothing.
+FAR = 8.0
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
@@ -44,7 +47,8 @@ class Amc:
     evaluated: ratios after rounding and wall, not what was drawn.
 
     Deterministic from the seed and for any number of workers; with `parallel_episodes` above 1 or `free_episodes` it
-    depends on how many proposals are asked for at a time. Ends after as many episodes as evaluations.
+    depends on how many proposals are asked for at a time. Ends after as many episodes, scored on all images, as
+    evaluations; with screening the driver ends it, once they are spent.
     """
 
     name = "amc"
@@ -65,7 +69,7 @@ class Amc:
         Args:
             problem: What is pruned.
             seed: Of the agent's weights, exploration and batches.
-            evaluations: Episodes.
+            evaluations: What may be spent, in episodes that are scored on all search images.
             settings: How it learns; None: as the original.
             agent: File of an agent that was trained before, for this or another network or budget, to go on with;
                 there is then no warm-up unless the settings say how long.
@@ -115,11 +119,10 @@ class Amc:
     def ask(self, n: int) -> list[Proposal]:
         """Return the ends of the next episodes; none when there were as many as evaluations, or nothing is to gain."""
         self._order.may_ask(n)
-        if self._settings.stop_early and self._proposed < self._evaluations and self._hopeless():
-            self._stopped_below, self._evaluations = self._standard_error(), self._proposed
-        left = self._evaluations - self._proposed
+        if self._settings.stop_early and self._left > 0 and self._hopeless():
+            self._stopped_below, self._evaluations = self._standard_error(), len(self._told)
         warm = self._warmup - self._proposed
-        n = min(n, left, warm if warm > 0 else self._settings.parallel_episodes)
+        n = min(n, self._left, warm if warm > 0 else self._settings.parallel_episodes)
         with _one_thread():
             return self._order.asked([Proposal(self._next()) for _ in range(n)])
 
@@ -145,6 +148,11 @@ class Amc:
         """Write the agent as it is now, to be transferred to another search."""
         limits = ",".join(f"{quantity}={limit}" for quantity, limit in self._problem.limits.items())
         self._agent.save_weights(path, {"model_sha256": self._problem.model_sha256, "limits": limits})
+
+    @property
+    def _left(self) -> int:
+        """Evaluations left; episodes that were screened out cost a share, which the driver keeps account of."""
+        return self._evaluations - len(self._told)
 
     @property
     def _noise(self) -> float:
@@ -196,7 +204,7 @@ class Amc:
             return False
         best = max(trial.objective for trial in self._told)
         last = [trial.objective for trial in self._told[-LAST_EPISODES:]]
-        return expected_gain(last, best, self._evaluations - self._proposed) < self._standard_error()
+        return expected_gain(last, best, self._left) < self._standard_error()
 
     def _standard_error(self) -> float:
         """Return the standard error of the best score so far, as if one image more were right and one more wrong."""
@@ -230,13 +238,15 @@ def transitions(problem: PruningProblem, features: LayerFeatures, kept: Sequence
 def expected_gain(last: Sequence[float], best: float, episodes: int) -> float:
     """Return by how much the best of so many `episodes` is expected to exceed `best`, if they are like the `last` ones.
 
-    Taken as normal: the integral over x >= best of 1 - F(x)^episodes.
+    Taken as normal: the integral over x >= best of 1 - F(x)^episodes, in standard deviations from their mean, so that
+    it can be computed also where they are equal but for rounding.
     """
     mean, deviation = float(np.mean(last)), float(np.std(last, ddof=1))
     if episodes < 1 or deviation == 0:
         return max(0.0, mean - best) if episodes >= 1 else 0.0
-    gain, _ = quad(lambda x: 1 - norm.cdf(x, mean, deviation) ** episodes, best, max(best, mean) + 8 * deviation)
-    return float(gain)
+    start = float(np.clip((best - mean) / deviation, -FAR, 5 * FAR))  # what is integrated is 1 before and 0 behind
+    gain, _ = quad(lambda z: 1 - norm.cdf(z) ** episodes, start, max(start, 0.0) + FAR)
+    return deviation * float(gain) + max(0.0, mean - FAR * deviation - best)
 
 
 @contextmanager

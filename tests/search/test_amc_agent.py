@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from autoprune.envs.layer_features import N_FEATURES
-from autoprune.errors import SearchError, UnknownNameError
+from autoprune.errors import NumericalError, SearchError, UnknownNameError
 from autoprune.search.amc.agent import FORMAT, AmcAgent, truncated_normal
 from autoprune.search.amc.settings import AmcSettings
 
@@ -206,6 +206,14 @@ def test_agents_that_would_compute_what_is_not_finite_are_refused(tmp_path: Path
         new_agent().load_weights(path)
     write(path, {name: torch.full_like(tensor, 1e6) for name, tensor in weights.items()})
     assert 0 <= new_agent().load_weights(path).ratio(np.ones(N_FEATURES, np.float32)) <= 1
+
+
+def test_training_that_diverges_is_told() -> None:
+    agent = filled(new_agent(settings=AmcSettings(critic_rate=1e20)), 64)
+    agent.train(3)
+    for noise in (0.5, 1e-3):
+        with pytest.raises(NumericalError, match="not a number after 3 updates: its training diverged"):
+            agent.explored(np.ones(N_FEATURES, np.float32), noise)
 
 
 def test_a_header_nested_without_end_is_refused(tmp_path: Path) -> None:
