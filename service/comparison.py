@@ -79,7 +79,7 @@ def verdicts(result: JobResult) -> list[str]:
         for outcome in result.outcomes
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
-    amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome.policy, outcome.amc)]
+    amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
     return [*_comparisons(result), *screened, *amc]
 
 
@@ -94,9 +94,9 @@ def _screening(policy: str, screening: ScreeningView) -> str:
     )
 
 
-def _amc(policy: str, amc: AmcView) -> list[str]:
-    """Say what an agent knew before its search, and whether the search stopped early."""
-    known = []
+def _amc(outcome: PolicyOutcome, amc: AmcView) -> list[str]:
+    """Say what an agent knew before its search, and whether the search stopped early, or before it was asked."""
+    policy, known = outcome.policy, []
     if amc.agent is not None:
         known.append(f"{policy} went on with an agent that was trained before, {amc.agent}.")
     if amc.experience > 0:
@@ -104,10 +104,16 @@ def _amc(policy: str, amc: AmcView) -> list[str]:
             f"{policy} learned from {amc.experience:,} trials of the policies before it first: "
             "more evaluations than its own went into it."
         )
+    if amc.warmup >= amc.episodes:
+        known.append(
+            f"The agent of {policy} was never asked: its {amc.episodes:,} episodes were all of the warm-up, drawn "
+            "uniformly. Allow more evaluations, or a shorter warm-up."
+        )
     if amc.stopped_below is not None:
         known.append(
-            f"{policy} stopped after {amc.episodes:,} of {amc.allowed:,} episodes: the rest was expected to gain less "
-            f"than {100 * amc.stopped_below:.1f} points, the standard error of a score."
+            f"{policy} stopped after {amc.episodes:,} episodes and {outcome.evaluations - amc.first + 1:,} of "
+            f"{amc.allowed:,} evaluations: the rest was expected to gain less than {100 * amc.stopped_below:.1f} "
+            "points, the standard error of a score."
         )
     return known
 

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from autoprune.certificate import file_sha256
 from autoprune.envs.rewards import REWARDS
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.search.driver import run_search
 from autoprune.search.journal import Journal
+from autoprune.search.uniform import Uniform
 from autoprune.service._report_amc_figures import turns
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER, AmcOptions
 from autoprune.service.cli import app
@@ -27,7 +29,9 @@ from autoprune.service.demo_network import train_demo_network
 from autoprune.service.pipeline import run_job
 from autoprune.service.report import figures
 from autoprune.service.result import JobResult, PolicyOutcome
+from autoprune.service.searchers import Found, experience
 from autoprune.service.spec import JobSpec, read_spec
+from tests.search.small_problems import FormulaEvaluator, small_problem
 
 POLICIES = ("uniform", "random", "amc")
 EVALUATIONS = 12
@@ -145,7 +149,24 @@ def test_an_early_stop_is_said(model: Path, tmp_path: Path) -> None:
     assert found.amc.episodes == found.evaluations < 33
     said = [text for text in verdicts(result) if "stopped after" in text]
     assert len(said) == 1
-    assert re.fullmatch(r"amc stopped after \d+ of 33 episodes: the rest .* less than \d\.\d points, .*", said[0])
+    expected = r"amc stopped after (\d+) episodes and \1 of 33 evaluations: the rest .* less than \d\.\d points, .*"
+    assert re.fullmatch(expected, said[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "episodes"), [({"evaluations": 3}, 3), ({"evaluations": 1, "warm_start": True}, 0)]
+)
+def test_an_agent_that_was_never_asked_is_said(
+    model: Path, tmp_path: Path, changes: dict[str, object], episodes: int
+) -> None:
+    result = run_job(spec_of(model, {"warmup_episodes": 50}, policies=["uniform", "amc"], **changes), tmp_path)
+    found = amc_of(result).amc
+    assert found is not None
+    assert (found.episodes, found.warmup) == (episodes, 50)
+    assert sum(f"its {episodes} episodes were all of the warm-up" in text for text in verdicts(result)) == 1
+    for element, _, _, figure in figures(result):
+        if element == "episodes":
+            Figure(json.loads(re.sub(r'"--[a-z0-9]+"', '"#123456"', json.dumps(figure))), skip_invalid=False)
 
 
 def test_pictures_only_where_amc_ran(job: tuple[JobResult, Path]) -> None:
@@ -192,6 +213,18 @@ def test_a_reward_with_a_cost_is_drawn_as_such(job: tuple[JobResult, Path]) -> N
     last = found.trials[-1]
     assert drawn.data[0].y[-1] == pytest.approx(-(1 - last.objective) * math.log(last.cost["macs"]))
     assert (drawn.layout.shapes[0].x0, drawn.layout.shapes[0].x1) == (0.5, 3.5)
+
+
+def test_experience_is_what_was_scored_as_the_agents_own_episodes_are(model: Path) -> None:
+    problem = small_problem(measured=False)
+    with Journal("sqlite://") as journal:
+        found = Found(run_search(problem, FormulaEvaluator(problem), Uniform(problem), evaluations=1, journal=journal))
+    before = {"uniform": found, "netadapt": found}
+    spec = {"policies": ["uniform", "netadapt", "amc"]}
+    assert experience(spec_of(model, {"experience": True}, **spec), before) == 2 * list(found.result.trials)
+    trained = spec_of(model, {"experience": True}, short_term_steps=1, **spec)
+    assert experience(trained, before) == list(found.result.trials)
+    assert experience(spec_of(model, {}, **spec), before) == []
 
 
 def test_options_are_those_of_the_search() -> None:
