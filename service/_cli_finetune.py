@@ -22,8 +22,8 @@ from autoprune.service._cli_export import Exported, export_checked, show_exporte
 from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.inputs import Inputs, load_inputs
+from autoprune.service.job import PARITY_IMAGES
 from autoprune.service.outcome import FILES, view
-from autoprune.service.pipeline import PARITY_IMAGES
 from autoprune.service.recovery import finetuned, scorer
 from autoprune.service.result import ScoresView
 from autoprune.service.spec import read_spec

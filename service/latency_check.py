@@ -2,22 +2,26 @@
 
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from autoprune.costs.budget import Budget, Limit
 from autoprune.costs.quantities import LATENCY, NS_PER_MS
 from autoprune.errors import ExportError
-from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME, processor_name
 from autoprune.latency_tables.table import LatencyTable
+from autoprune.problem import PruningProblem
 from autoprune.pruning.surgery import prune
+from autoprune.search.answers import Answers
 from autoprune.search.driver import SearchResult
 from autoprune.search.searcher import Proposal, Trial
+from autoprune.service.searchers import Found
+
+_Key = TypeVar("_Key")
 
 
 class Timer(Protocol):
@@ -45,7 +49,7 @@ class LatencyCheck:
     Attributes:
         limit: Of latency, as the user gave it.
         unpruned: ONNX file of the unpruned network.
-        evaluator: Knows the problem, and scores policies that had to be narrowed.
+        answers: Knows the problem, and scores policies that had to be narrowed.
         threads: Of onnxruntime.
         timer: Times files on the device that the budget speaks of.
         opset: Operator set of the files.
@@ -54,10 +58,14 @@ class LatencyCheck:
 
     limit: Limit
     unpruned: Path
-    evaluator: Evaluator
+    answers: Answers
     threads: int
     timer: Timer
     opset: int
+
+    @property
+    def _problem(self) -> PruningProblem:
+        return self.answers.evaluator.problem
 
     def held(self, found: SearchResult) -> SearchResult | float:
         """Return a search with the best trial whose network holds the limit when it is timed whole.
@@ -91,13 +99,13 @@ class LatencyCheck:
 
     def _narrowed(self, trial: Trial, most_ns: int, number: int) -> Trial | None:
         """Return the trial's policy projected onto a tighter limit, evaluated; None where nothing is as small."""
-        problem = self.evaluator.problem
+        problem = self._problem
         if problem.cost(problem.smallest())[LATENCY] > most_ns:
             return None
         policy = replace(problem, limits={**problem.limits, LATENCY: most_ns}).project(trial.policy)
         kept = problem.kept(policy)
-        scores = self.evaluator.evaluate(problem.plan(policy))
-        return Trial(number, Proposal(policy), policy, tuple(kept.tolist()), problem.cost(kept), scores)
+        (answer,) = self.answers.of([problem.plan(policy)])
+        return Trial(number, Proposal(policy), policy, tuple(kept.tolist()), problem.cost(kept), answer.scores)
 
     def confirmed(self, onnx: Path, unpruned: Latency, pruned: Latency) -> tuple[Latency, Latency]:
         """Return the latencies of the unpruned network and of a finished file, measured again if it was too slow.
@@ -120,7 +128,7 @@ class LatencyCheck:
 
     def excess(self, trial: Trial) -> float:
         """Return the measured latency of a trial's network as a share of the limit."""
-        problem = self.evaluator.problem
+        problem = self._problem
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
             module = prune(problem.network, problem.all_groups, problem.plan(trial.policy))  # weights take no time
@@ -130,9 +138,43 @@ class LatencyCheck:
     def _timed(self, path: Path) -> tuple[Latency, Latency]:
         """Time the unpruned network and another file in turn."""
         unpruned, pruned = self.timer(
-            [self.unpruned, path], input_shape=self.evaluator.problem.network.input_shape, threads=self.threads
+            [self.unpruned, path], input_shape=self._problem.network.input_shape, threads=self.threads
         )
         return unpruned, pruned
+
+
+def holding(
+    found: Mapping[_Key, Found], check: LatencyCheck | None, say: Callable[[_Key, int], None]
+) -> dict[_Key, Found]:
+    """Return the searches with winners that hold the limit of latency as measured; others are left out.
+
+    Args:
+        found: What was found, by search.
+        check: Times candidates; None: all hold.
+        say: Told which search comes next, and how many hold so far.
+
+    Raises:
+        ExportError: None is left.
+
+    """
+    if check is None:
+        return dict(found)
+    held: dict[_Key, Found] = {}
+    shares: list[float] = []
+    for key, search in found.items():
+        say(key, len(held))
+        held_or_share = check.held(search.result)
+        if isinstance(held_or_share, SearchResult):
+            held[key] = replace(search, result=held_or_share)
+        else:
+            shares.append(held_or_share)
+    if not held:
+        raise ExportError(
+            f"budget {check.limit}: no candidate holds it when it is timed whole, though the table predicted so; the "
+            f"fastest took {min(shares):.1%} of what is allowed; "
+            "search again while the machine is quiet, measure the table again, or allow more"
+        )
+    return held
 
 
 def measured_here(table: LatencyTable) -> bool:

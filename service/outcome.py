@@ -13,6 +13,7 @@ from autoprune.certificate import Certificate, file_sha256, versions
 from autoprune.costs.budget import Budget
 from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
+from autoprune.pruning.plan import Plan
 from autoprune.search.driver import SearchResult
 from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.inputs import Inputs, quality_warnings
@@ -31,6 +32,35 @@ FILES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """A search's winner after its recovery, before it is exported.
+
+    Attributes:
+        plan: What it keeps.
+        before: The pruned network as the search scored it, or after the refit.
+        search_refit: Scores of `before` on the search split where the refit helped; else None.
+        unsolved: Layers that keep their trained weights because their equations are singular.
+        finetuned: The same after fine-tuning; None without.
+        search_finetuned: Scores of `finetuned` on the search split.
+        masked_error: Difference between masked and pruned network.
+
+    """
+
+    plan: Plan
+    before: fx.GraphModule
+    search_refit: Scores | None
+    unsolved: tuple[str, ...]
+    finetuned: fx.GraphModule | None
+    search_finetuned: Scores | None
+    masked_error: float
+
+    @property
+    def final(self) -> fx.GraphModule:
+        """The network that is delivered."""
+        return self.finetuned or self.before
+
+
+@dataclass(frozen=True, slots=True)
 class Finalist:
     """What one policy ends with, before the report split is opened.
 
@@ -39,12 +69,7 @@ class Finalist:
         folder: Where its files lie.
         search: What it found.
         amc: How its search went, of policy amc.
-        before: The pruned network as the search scored it, or after the refit.
-        search_refit: Scores of `before` on the search split where the refit helped; else None.
-        unsolved: Layers that keep their trained weights because their equations are singular.
-        finetuned: The same after fine-tuning; None without.
-        search_finetuned: Scores of `finetuned` on the search split.
-        masked_error: Difference between masked and pruned network.
+        recovered: The winner after its recovery.
         parity_error: Difference between the exported file and the network.
         parity_images: Images that was measured on.
         cost: Cost counted in the exported file.
@@ -55,12 +80,7 @@ class Finalist:
     folder: Path
     search: SearchResult
     amc: AmcView | None
-    before: fx.GraphModule
-    search_refit: Scores | None
-    unsolved: tuple[str, ...]
-    finetuned: fx.GraphModule | None
-    search_finetuned: Scores | None
-    masked_error: float
+    recovered: Recovered
     parity_error: float
     parity_images: int
     cost: dict[str, int]
@@ -99,7 +119,7 @@ def policy_outcome(
     certificate = _certificate(finalist, spec, inputs, timed)
     write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
     trials, best, screening = finalist.search.trials, finalist.search.best, finalist.search.screening
-    tuned = finalist.finetuned
+    recovered, tuned = finalist.recovered, finalist.recovered.finetuned
     artifacts = {kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()}
     if finalist.amc is not None:
         artifacts["agent"] = AGENT_ARTIFACT
@@ -111,9 +131,9 @@ def policy_outcome(
         kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
         cost=finalist.cost,
         search=view(best.scores),
-        search_refit=None if finalist.search_refit is None else view(finalist.search_refit),
-        search_finetuned=None if finalist.search_finetuned is None else view(finalist.search_finetuned),
-        report=view(score(finalist.before)),
+        search_refit=None if recovered.search_refit is None else view(recovered.search_refit),
+        search_finetuned=None if recovered.search_finetuned is None else view(recovered.search_finetuned),
+        report=view(score(recovered.before)),
         report_finetuned=None if tuned is None else view(score(tuned)),
         trials=[
             TrialView(
@@ -217,7 +237,7 @@ def _certificate(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed
         model_sha256=problem.model_sha256,
         parity_error=finalist.parity_error,
         parity_images=finalist.parity_images,
-        masked_error=finalist.masked_error,
+        masked_error=finalist.recovered.masked_error,
         latency={
             **_latency_budget(spec, inputs, timed),
             "pruned": timed.pruned.to_dict(),

@@ -1,0 +1,128 @@
+"""What every step of a job, or of a comparison, works with; and how it begins."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.certificate import export_checked
+from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
+from autoprune.search.pool import EvaluationPool, SerialPool
+from autoprune.service.amc_options import BATCH
+from autoprune.service.inputs import Inputs, load_inputs
+from autoprune.service.latency_check import Timer, measured_here
+from autoprune.service.outcome import FILES
+from autoprune.service.searchers import check_searchers
+from autoprune.service.spec import JobSpec, Progress
+
+#: Images compared between the exported file and the pruned network.
+PARITY_IMAGES = 64
+
+#: Multiply-accumulates of all evaluations (a minute or so) beyond which worker processes repay their start.
+LONG_SEARCH_MACS = 2e12
+
+#: The unpruned network, written out as the pruned ones are, to be timed beside them.
+UNPRUNED = "unpruned.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every step of one job works with.
+
+    Attributes:
+        spec: What to do. Its seed deals the images, refits and fine-tunes.
+        inputs: Network, images and problem.
+        evaluator: Scores candidates.
+        directory: Folder of the artifacts.
+        progress: Told how far the job is.
+        should_stop: Asked now and then whether to stop.
+        timer: Times files on the device that `spec` names; without, this machine times them.
+        seed: Of the searches.
+
+    """
+
+    spec: JobSpec
+    inputs: Inputs
+    evaluator: Evaluator
+    directory: Path
+    progress: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
+    timer: Timer | None
+    seed: int
+
+    def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
+        """Report progress."""
+        self.progress(Progress(stage=stage, done=done, total=total, message=message, policy=policy))
+
+    @property
+    def search_spec(self) -> JobSpec:
+        """The spec as a search takes it: with the seed of the search."""
+        return self.spec.model_copy(update={"seed": self.seed})
+
+    @property
+    def unpruned(self) -> Path:
+        """ONNX file of the unpruned network."""
+        return self.directory / UNPRUNED
+
+    @property
+    def is_timed_on_device(self) -> bool:
+        """Whether files are timed on the device that the job's latency table is of."""
+        table = self.inputs.latencies
+        return table is not None and (self.timer is not None or measured_here(table))
+
+
+def start_job(
+    spec: JobSpec,
+    directory: Path,
+    *,
+    results: Sequence[str],
+    progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+    timer: Timer | None,
+) -> Job:
+    """Load what a job works with, remove its `results` of an earlier run, and export the unpruned network.
+
+    Raises:
+        AutopruneError: Bad input, or an infeasible budget.
+
+    """
+    inputs = load_inputs(spec, progress)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in results:
+        (directory / name).unlink(missing_ok=True)
+    for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
+        stale.unlink()
+    evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
+    check_searchers(spec, inputs.problem)
+    job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed)
+    network = inputs.problem.network
+    images = inputs.splits.search.inputs[:PARITY_IMAGES]
+    export_checked(
+        network.module, job.unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
+    )
+    return job
+
+
+@contextmanager
+def pool_for(job: Job, *, searches: int) -> Iterator[EvaluationPool]:
+    """Lend what evaluates the candidates of so many searches: this process, or several."""
+    spec = job.spec
+    workers = spec.workers or _worth_starting(job, searches)
+    if workers == 1:
+        yield SerialPool(threads=spec.threads)
+        return
+    from autoprune.search.local_pool import local_pool  # imports Dask
+
+    job.say("load", 0, 0, f"starting {workers} worker processes")
+    with local_pool(workers, threads=spec.threads) as pool:
+        yield pool
+
+
+def _worth_starting(job: Job, searches: int) -> int:
+    """Return one worker per core where the searches will take minutes, else 1."""
+    problem, spec = job.inputs.problem, job.spec
+    images = job.evaluator.search_images + RECALIBRATION_IMAGES
+    macs = problem.cost(problem.costs.full())["macs"] * images * spec.evaluations * searches
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(BATCH, cores // spec.threads)) if macs > LONG_SEARCH_MACS else 1
