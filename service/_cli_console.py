@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from autoprune.service import comparison
+from autoprune.service import wording
 from autoprune.service.result import GroupView, JobResult, PolicyOutcome
 from autoprune.service.spec import Progress as JobProgress
 
@@ -146,8 +146,8 @@ def groups_table(groups: list[GroupView], searched: set[str]) -> Table:
         table.add_row(
             escape(group.name),
             f"{group.units:,}",
-            comparison.percent(group.macs_share),
-            comparison.percent(group.params_share),
+            wording.percent(group.macs_share),
+            wording.percent(group.params_share),
             escape(_members(group)),
             escape(status),
             style=style,
@@ -166,10 +166,10 @@ def group_status(group: GroupView, searched: bool) -> tuple[str, str]:
 
 def comparison_table(result: JobResult) -> Table:
     """Table of all policies beside the unpruned network."""
-    score = comparison.metric(result)
+    score = wording.metric(result)
     tuned = any(outcome.report_finetuned is not None for outcome in result.outcomes)
     table = Table(
-        title=f"{comparison.model_name(result)}, {result.budget}: {score.label}",
+        title=f"{wording.model_name(result)}, {result.budget}: {score.label}",
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -177,13 +177,13 @@ def comparison_table(result: JobResult) -> Table:
     table.add_column("policy")
     heads = ["report,\npruned", *(["report,\nfine-tuned"] if tuned else [])]
     heads += ["search,\npruned", *(["search,\nfine-tuned"] if tuned else [])]
-    quantities = comparison.shares(result, result.cost)
-    heads += [f"{comparison.QUANTITY_LABELS.get(name, name)}\nleft" for name in quantities]
+    quantities = wording.shares(result, result.cost)
+    heads += [f"{wording.QUANTITY_LABELS.get(name, name)}\nleft" for name in quantities]
     for head in (*heads, "evalu-\nations", "search\ntime"):
         table.add_column(head, justify="right")
     blank = ["-"] if tuned else []
-    unpruned = ["unpruned", comparison.percent(score.of(result.report)), *blank]
-    unpruned += [comparison.percent(score.of(result.search)), *blank, *("100.0%" for _ in quantities), "-", "-"]
+    unpruned = ["unpruned", wording.percent(score.of(result.report)), *blank]
+    unpruned += [wording.percent(score.of(result.search)), *blank, *("100.0%" for _ in quantities), "-", "-"]
     table.add_row(*unpruned, style="dim")
     for outcome in result.outcomes:
         table.add_row(
@@ -196,7 +196,7 @@ def print_comparison(console: Console, result: JobResult) -> None:
     """Print all policies side by side, which one was chosen, and whether the search was worth it."""
     console.print(comparison_table(result))
     console.print(f"[bold]best: {escape(result.best)}[/] (its final network is best on the search images)")
-    for text in comparison.verdicts(result):
+    for text in wording.verdicts(result):
         console.print(escape(text))
     for text in result.warnings:
         console.print(f"[yellow]warning:[/] {escape(text)}")
@@ -204,7 +204,7 @@ def print_comparison(console: Console, result: JobResult) -> None:
 
 def print_result(console: Console, result: JobResult, directory: Path) -> None:
     """Print the comparison, what it means, and where the files lie."""
-    best = comparison.best_outcome(result)
+    best = wording.best_outcome(result)
     print_comparison(console, result)
     console.print()
     files = Table(box=None, show_header=False, pad_edge=False)
@@ -216,13 +216,13 @@ def print_result(console: Console, result: JobResult, directory: Path) -> None:
 
 def _policy_cells(result: JobResult, outcome: PolicyOutcome, *, tuned: bool) -> list[str]:
     """Cells of one policy."""
-    score = comparison.metric(result)
-    cells = [escape(outcome.policy), comparison.percent(score.of(outcome.report))]
-    cells += [comparison.percent(score.of(outcome.report_finetuned))] if tuned else []
-    cells += [comparison.percent(score.of(outcome.search_pruned))]
-    cells += [comparison.percent(score.of(outcome.search_finetuned))] if tuned else []
-    cells += [comparison.percent(share) for share in comparison.shares(result, outcome.cost).values()]
-    return [*cells, f"{outcome.evaluations:,}", comparison.duration(outcome.seconds)]
+    score = wording.metric(result)
+    cells = [escape(outcome.policy), wording.percent(score.of(outcome.report))]
+    cells += [wording.percent(score.of(outcome.report_finetuned))] if tuned else []
+    cells += [wording.percent(score.of(outcome.search_pruned))]
+    cells += [wording.percent(score.of(outcome.search_finetuned))] if tuned else []
+    cells += [wording.percent(share) for share in wording.shares(result, outcome.cost).values()]
+    return [*cells, f"{outcome.evaluations:,}", wording.duration(outcome.seconds)]
 
 
 def _members(group: GroupView) -> str:

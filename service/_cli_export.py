@@ -19,7 +19,7 @@ from autoprune.costs.quantities import QUANTITIES
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
-from autoprune.service import comparison
+from autoprune.service import wording
 from autoprune.service._cli_console import stdout
 from autoprune.service._cli_inspect import load_model
 from autoprune.service._cli_options import CommandError, spec_values
@@ -99,7 +99,7 @@ def show_exported(console: Console, exported: Exported) -> None:
     console.print(f"[bold]{escape(exported.onnx)}[/]  ({exported.file_bytes:,} bytes)")
     for name in QUANTITIES:
         before, after = exported.cost_unpruned[name], exported.cost[name]
-        label = comparison.QUANTITY_LABELS[name]
+        label = wording.QUANTITY_LABELS[name]
         console.print(f"  {label:<13} {after:>15,}   {after / before:.1%} of {before:,}")
     error, images = exported.parity_error, exported.parity_images
     console.print(f"  parity        differs from PyTorch by at most {error:.1e} on {images} images")

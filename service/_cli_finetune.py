@@ -16,7 +16,7 @@ from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
-from autoprune.service import comparison
+from autoprune.service import wording
 from autoprune.service._cli_console import ProgressBars, stderr, stdout, stop_on_interrupt
 from autoprune.service._cli_export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service._cli_inspect import load_model
@@ -117,14 +117,14 @@ def _to_dict(retrained: Retrained) -> dict[str, object]:
 def _show(console: Console, retrained: Retrained) -> None:
     """Print what training did."""
     unlabelled = retrained.search["unpruned"].top1 is None
-    measure = comparison.AGREEMENT if unlabelled else comparison.TOP1
+    measure = wording.AGREEMENT if unlabelled else wording.TOP1
     table = Table(title=measure.label, title_justify="left", title_style="bold", header_style="bold")
     table.add_column("network")
     for split in ("search", "report"):
         table.add_column(f"{split} images", justify="right")
     for name, scores in retrained.search.items():
         figures = (measure.of(scores), measure.of(retrained.report[name]))
-        table.add_row(name, *(comparison.percent(value) for value in figures))
+        table.add_row(name, *(wording.percent(value) for value in figures))
     console.print(table)
     show_exported(console, retrained.exported)
 

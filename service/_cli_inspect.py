@@ -17,7 +17,7 @@ from autoprune.groups.channel_group import find_groups
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.network.network import Network
 from autoprune.problem import widths_and_costs
-from autoprune.service import comparison
+from autoprune.service import wording
 from autoprune.service._cli_console import groups_table, stdout
 from autoprune.service._cli_options import spec_values
 from autoprune.service.device_tables import find_table
@@ -175,5 +175,5 @@ def _show(console: Console, inspection: Inspection) -> None:
     for name, full in inspection.cost.items():
         least = inspection.smallest[name]
         share = f"{least / full:.1%}" if full else "-"
-        label = comparison.QUANTITY_LABELS[name]
+        label = wording.QUANTITY_LABELS[name]
         console.print(f"  {label:<13} {shown(name, full):>15}   smallest reachable {shown(name, least):>15}  ({share})")

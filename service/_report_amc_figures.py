@@ -8,8 +8,8 @@ from html import escape
 
 from autoprune.envs.rewards import REWARDS
 from autoprune.service._report_figures import Figure, colour, figure, group_axis
-from autoprune.service.comparison import metric
 from autoprune.service.result import AmcView, JobResult, PolicyOutcome, TrialView
+from autoprune.service.wording import metric
 
 #: Episodes of the moving mean, which takes fewer at its start.
 MOVING = 20

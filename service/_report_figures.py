@@ -7,8 +7,8 @@ Plotly reads a little HTML in texts, so every text that came from outside is esc
 from collections.abc import Mapping
 from html import escape
 
-from autoprune.service.comparison import QUANTITY_LABELS, metric
 from autoprune.service.result import JobResult, PolicyOutcome, TrialView
+from autoprune.service.wording import QUANTITY_LABELS, metric
 
 Figure = dict[str, object]
 

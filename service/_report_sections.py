@@ -6,7 +6,8 @@ from pathlib import Path
 
 from autoprune.costs.quantities import LATENCY, shown
 from autoprune.service._report_html import card, fact, facts, link, name_list, section, table
-from autoprune.service.comparison import (
+from autoprune.service.result import GroupView, JobResult, PolicyOutcome, ScoresView
+from autoprune.service.wording import (
     QUANTITY_LABELS,
     best_outcome,
     duration,
@@ -16,7 +17,6 @@ from autoprune.service.comparison import (
     shares,
     verdicts,
 )
-from autoprune.service.result import GroupView, JobResult, PolicyOutcome, ScoresView
 
 
 def cards(result: JobResult) -> str:

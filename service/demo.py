@@ -17,10 +17,10 @@ from rich.markup import escape
 from autoprune.errors import AutopruneError
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.service._cli_console import ProgressBars, print_comparison, stdout
-from autoprune.service.comparison import best_outcome
 from autoprune.service.demo_network import SEED, train_demo_network
 from autoprune.service.result import JobResult
 from autoprune.service.spec import Progress
+from autoprune.service.wording import best_outcome
 
 #: What the demo asks of the service.
 JOB = {

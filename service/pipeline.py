@@ -31,7 +31,6 @@ from autoprune.search.screening import Screening
 from autoprune.search.searcher import Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.amc_options import BATCH
-from autoprune.service.comparison import BASELINES
 from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
 from autoprune.service.latency_check import LatencyCheck, Timer, holding, latency_limit, not_measured
 from autoprune.service.outcome import FILES, Finalist, Recovered, Timed, job_result, policy_outcome, write_text
@@ -40,6 +39,7 @@ from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.searchers import Found, amc_left, job_searcher
 from autoprune.service.spec import JobSpec, Progress
+from autoprune.service.wording import BASELINES
 
 RESULT, REPORT, JOURNAL = "result.json", "report.html", "journal.sqlite"
 

@@ -17,8 +17,8 @@ from autoprune.service._report_sections import (
     verdict_section,
     warnings_section,
 )
-from autoprune.service.comparison import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 from autoprune.service.result import AmcView, JobResult, PolicyOutcome
+from autoprune.service.wording import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 
 
 def write_report(result: JobResult, path: Path) -> None:

@@ -24,13 +24,13 @@ from autoprune.search.uniform import Uniform
 from autoprune.service._report_amc_figures import turns
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER, AmcOptions
 from autoprune.service.cli import app
-from autoprune.service.comparison import verdicts
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.pipeline import run_job
 from autoprune.service.report import figures
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.searchers import Found, experience
 from autoprune.service.spec import JobSpec, read_spec
+from autoprune.service.wording import verdicts
 from tests.search.small_problems import FormulaEvaluator, small_problem
 
 POLICIES = ("uniform", "random", "amc")

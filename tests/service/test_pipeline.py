@@ -20,12 +20,12 @@ from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
 from autoprune.search.journal import Journal
-from autoprune.service.comparison import verdicts
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.inputs import load_inputs, ranks_alike
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
 from autoprune.service.spec import JobSpec, Progress, read_spec
+from autoprune.service.wording import verdicts
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from plotly.graph_objects import Figure
 
-from autoprune.service.comparison import amount, duration, noise, verdicts
 from autoprune.service.report import figures, render_report, write_report
 from autoprune.service.result import JobResult
+from autoprune.service.wording import amount, duration, noise, verdicts
 from tests.service.result_samples import sample_result, scores
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
