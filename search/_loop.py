@@ -1,5 +1,6 @@
 """The loop of every search: ask, project, evaluate, record, tell."""
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Loop:
         answers: Answers,
         screening: Screening | None,
         evaluations: int,
+        thought_s: float,
     ) -> None:
         self.trials: list[Trial] = []
         self.evaluated = 0
@@ -54,6 +56,8 @@ class Loop:
         self._unit = 1 if screening is None else answers.evaluator.search_images  # what one evaluation costs
         self._left = evaluations * self._unit
         self._screener = Screener(screening, self._unit)
+        self._thought_s = thought_s  # what the searcher took
+        self._waited_s: float | None = 0.0  # what its evaluations took, one after the other; None: not known
 
     @property
     def spent(self) -> int:
@@ -63,16 +67,21 @@ class Loop:
     def run(self, batch: int, progress: ProgressCallback | None) -> None:
         """Ask, try and tell until nothing is left to spend or to propose."""
         while (n := self._screener.affordable(batch, self._left)) > 0:
+            started = time.monotonic()
             proposals = _ask(self._searcher, n)
             affordable = self._affordable(proposals)
             first = len(self.trials)
-            for trial in self._try([self._project(proposal) for proposal in affordable]):
+            candidates = [self._project(proposal) for proposal in affordable]
+            self._thought_s += time.monotonic() - started
+            for trial in self._try(candidates):
                 self.trials.append(trial)
                 if progress is not None:
                     progress(self.spent, self._evaluations, trial)
             if not proposals or len(affordable) < len(proposals):
                 return
+            started = time.monotonic()
             self._searcher.tell(self.trials[first:])
+            self._thought_s += time.monotonic() - started
 
     def screening_record(self) -> ScreeningRecord | None:
         """Return what screening did."""
@@ -135,6 +144,9 @@ class Loop:
         answer = full or cheap
         assert answer is not None, "every candidate is scored"
         self.evaluated += (cheap is not None and cheap.fresh) or (full is not None and full.fresh)
+        for each in (cheap, full):
+            if each is not None and self._waited_s is not None:
+                self._waited_s = None if each.seconds is None else self._waited_s + each.seconds
         return Trial(
             len(self.trials) + 1,
             candidate.proposal,
@@ -143,6 +155,8 @@ class Loop:
             self._problem.cost(candidate.kept),
             answer.scores,
             screened_out=full is None,
+            spent=self._evaluations - self._left / self._unit,
+            seconds=None if self._waited_s is None else self._thought_s + self._waited_s,
         )
 
     def _check_stop(self) -> None:

@@ -8,33 +8,51 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.pruning.plan import Plan
 from autoprune.search.journal import Journal, plan_key
-from autoprune.search.pool import EvaluationPool, ShouldStop
+from autoprune.search.pool import EvaluationPool, ShouldStop, never
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Scores of one plan, and whether they had to be evaluated for it."""
-
-    scores: Scores
-    fresh: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers for one evaluator; the same plan is evaluated once.
+    """The answer for one plan.
 
     Attributes:
-        evaluator: Scores the plans that are not known.
-        journal: Answers and remembers.
-        pool: Where evaluations run.
-        should_stop: Asked by the pool while it waits.
+        scores: What its network scored.
+        fresh: Whether it had to be evaluated now.
+        seconds: What whoever asked would have waited for it without others before: what the evaluation took, also where
+            the journal knew it, and nothing for what was asked before. None where the journal does not say.
 
     """
 
-    evaluator: PlanEvaluator
-    journal: Journal
-    pool: EvaluationPool
-    should_stop: ShouldStop
+    scores: Scores
+    fresh: bool
+    seconds: float | None
+
+
+class Answers:
+    """Answers for one evaluator; the same plan is evaluated once. Belongs to one search."""
+
+    def __init__(
+        self, evaluator: PlanEvaluator, journal: Journal, pool: EvaluationPool, should_stop: ShouldStop = never
+    ) -> None:
+        """Answer from `journal`, and what it does not know from `evaluator`.
+
+        Args:
+            evaluator: Scores the plans that are not known.
+            journal: Answers and remembers.
+            pool: Where evaluations run.
+            should_stop: Asked by the pool while it waits.
+
+        """
+        self.evaluator = evaluator
+        self.should_stop = should_stop
+        self._journal = journal
+        self._pool = pool
+        self._asked: set[tuple[str, str]] = set()
+
+    @property
+    def asked(self) -> frozenset[tuple[str, str]]:
+        """Keys of the evaluations asked for so far, as they stand in the journal: of the settings, and of the plan."""
+        return frozenset(self._asked)
 
     def of(self, plans: Sequence[Plan], *, images: int | None = None) -> Generator[Answer]:
         """Yield the answers for `plans`, in order, on the first `images` search images (None: all).
@@ -47,16 +65,18 @@ class Answers:
         settings_key = journal_key(self.evaluator.settings_key, images)
         keys = [plan_key(plan) for plan in plans]
         by_key = dict(zip(keys, plans, strict=True))
-        known = {key: self.journal.get(settings_key, plan) for key, plan in by_key.items()}
+        known = {key: self._journal.get(settings_key, plan) for key, plan in by_key.items()}
         missing = [plan for key, plan in by_key.items() if known[key] is None]
-        arriving = self.pool.evaluate(self.evaluator, missing, images=images, should_stop=self.should_stop)
+        arriving = self._pool.evaluate(self.evaluator, missing, images=images, should_stop=self.should_stop)
         try:
             for key in keys:
-                scores = known[key]
-                fresh = scores is None
-                if scores is None:
-                    scores = known[key] = self.journal.put(settings_key, by_key[key], next(arriving))
-                yield Answer(scores, fresh)
+                evaluated = known[key]
+                fresh = evaluated is None
+                if evaluated is None:
+                    evaluated = known[key] = self._journal.put(settings_key, by_key[key], next(arriving))
+                again = (settings_key, key) in self._asked
+                self._asked.add((settings_key, key))
+                yield Answer(evaluated.scores, fresh, 0.0 if again else evaluated.seconds)
         finally:
             arriving.close()
 

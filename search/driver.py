@@ -26,6 +26,7 @@ class SearchResult:
         seconds: Wall time.
         screening: What screening did; None without screening.
         path: The steps from the unpruned network to the best, of policies that take such a path: a Pareto front.
+        asked: Keys of the evaluations that the trials rest on, as they stand in the journal; each counts once.
 
     """
 
@@ -35,6 +36,7 @@ class SearchResult:
     seconds: float
     screening: ScreeningRecord | None = None
     path: tuple[Trial, ...] = ()
+    asked: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def cached(self) -> int:
@@ -52,6 +54,7 @@ def run_search(
     batch: int = 1,
     pool: EvaluationPool | None = None,
     screening: Screening | None = None,
+    thought_s: float = 0.0,
     progress: ProgressCallback | None = None,
     should_stop: ShouldStop = never,
 ) -> SearchResult:
@@ -70,6 +73,7 @@ def run_search(
         batch: Most proposals asked for at a time: what a pool's workers share, and what screening chooses from.
         pool: Where plans are evaluated; in this process if None.
         screening: Score proposals on fewer images first; None: all on all images.
+        thought_s: What making the searcher took, for the seconds of the trials.
         progress: Called after every trial.
         should_stop: Asked before every evaluation and trial, and several times a second while waiting for a pool.
 
@@ -89,7 +93,7 @@ def run_search(
         screening.check(evaluator.search_images, batch)
     started = time.monotonic()
     answers = Answers(evaluator, journal, pool or SerialPool(), should_stop)
-    loop = Loop(problem, searcher, answers, screening, evaluations)
+    loop = Loop(problem, searcher, answers, screening, evaluations, thought_s)
     try:
         loop.run(batch, progress)
     except Cancelled as error:
@@ -105,7 +109,7 @@ def run_search(
         )
     seconds = time.monotonic() - started
     path = searcher.path() if isinstance(searcher, Pathfinder) else ()
-    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record(), path)
+    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record(), path, answers.asked)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -20,9 +20,10 @@ from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PathPlan
 from autoprune.pruning.plan import Plan
+from autoprune.search.evaluated import Evaluated
 
-#: Version of the tables below; journals of other versions are refused.
-SCHEMA = 1
+#: Version of the tables below. Journals of version 1, which kept no times, are brought up to it; others are refused.
+SCHEMA = 2
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -39,6 +40,7 @@ _evaluations = sa.Table(
     sa.Column("settings_key", sa.String(64), primary_key=True),
     sa.Column("plan_key", sa.String(64), primary_key=True),
     sa.Column("scores", sa.Text, nullable=False),  # JSON; Python writes floats so that they read back exactly
+    sa.Column("seconds", sa.Float),  # wall time of the evaluation; null in rows of version 1
     sa.Column("created", sa.String(32), nullable=False),  # ISO 8601, UTC; for people
 )
 
@@ -97,27 +99,27 @@ class Journal:
         """
         return cls(URL.create("sqlite", database=str(path)), synchronous=synchronous)
 
-    def get(self, settings_key: str, plan: Plan) -> Scores | None:
-        """Return the recorded scores, exactly as they were computed, or None.
+    def get(self, settings_key: str, plan: Plan) -> Evaluated | None:
+        """Return the recorded evaluation, its scores exactly as they were computed, or None.
 
         Raises:
             SearchError: The journal cannot be read.
 
         """
-        query = sa.select(_evaluations.c.scores).where(
+        query = sa.select(_evaluations.c.scores, _evaluations.c.seconds).where(
             _evaluations.c.settings_key == settings_key, _evaluations.c.plan_key == plan_key(plan)
         )
         with self._speaking() as connection:
-            text = connection.scalar(query)
-        if text is None:
+            row = connection.execute(query).first()
+        if row is None:
             return None
         try:
-            return Scores.from_dict(json.loads(text))
+            return Evaluated(Scores.from_dict(json.loads(row.scores)), row.seconds)
         except (ValueError, TypeError) as error:
             raise self._refusal(f"a row is damaged ({error})") from error
 
-    def put(self, settings_key: str, plan: Plan, scores: Scores) -> Scores:
-        """Record scores, on disk when this returns, and return the scores that stand: those recorded first.
+    def put(self, settings_key: str, plan: Plan, evaluated: Evaluated) -> Evaluated:
+        """Record an evaluation, on disk when this returns, and return the one that stands: the one recorded first.
 
         Raises:
             SearchError: The journal cannot be written (full disk, read-only).
@@ -126,12 +128,13 @@ class Journal:
         row = {
             "settings_key": settings_key,
             "plan_key": plan_key(plan),
-            "scores": json.dumps(scores.to_dict()),
+            "scores": json.dumps(evaluated.scores.to_dict()),
+            "seconds": evaluated.seconds,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with self._speaking() as connection, suppress(IntegrityError):  # another process was first
             connection.execute(_evaluations.insert().values(row))
-            return scores
+            return evaluated
         standing = self.get(settings_key, plan)
         assert standing is not None, "rows are never removed"
         return standing
@@ -164,6 +167,8 @@ class Journal:
             if connection.scalar(sa.select(_schema.c.version)) is None:
                 with suppress(IntegrityError):  # another process was first
                     connection.execute(_schema.insert().values(id=1, version=SCHEMA))
+            if connection.scalar(sa.select(_schema.c.version)) == 1:
+                _add_seconds(connection)
             version = connection.scalar(sa.select(_schema.c.version))
         if version != SCHEMA:
             raise self._refusal(f"it has version {version}, this program writes {SCHEMA}")
@@ -184,6 +189,25 @@ class Journal:
             f"cannot use the journal {where}: {reason}; choose another file, or move this one away and run again "
             "(what it remembered is evaluated anew)"
         )
+
+
+def _add_seconds(connection: sa.Connection) -> None:
+    """Bring a journal of version 1 up to version 2; every step may be repeated, or taken by several at a time."""
+
+    def has_seconds() -> bool:
+        columns = sa.inspect(connection).get_columns(_evaluations.name)
+        return any(column["name"] == _evaluations.c.seconds.name for column in columns)
+
+    if not has_seconds():
+        kind = _evaluations.c.seconds.type.compile(connection.dialect)
+        try:
+            connection.execute(
+                sa.text(f"ALTER TABLE {_evaluations.name} ADD COLUMN {_evaluations.c.seconds.name} {kind}")
+            )
+        except DatabaseError:
+            if not has_seconds():  # else another process was first
+                raise
+    connection.execute(_schema.update().where(_schema.c.version == 1).values(version=2))
 
 
 def _make_durable(engine: sa.Engine, synchronous: Synchronous) -> None:

@@ -1,5 +1,6 @@
 """Where candidates are evaluated: in this process, or behind any ``concurrent.futures`` executor."""
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, wait
 from typing import Any, Protocol
@@ -7,10 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from autoprune.errors import Cancelled, PoolError, SearchError
-from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.network.memory import keep_freed_memory
 from autoprune.pruning.plan import Plan
+from autoprune.search.evaluated import Evaluated
 
 #: How often a pool that waits for another process asks whether it should stop.
 POLL_S = 0.1
@@ -42,6 +43,7 @@ class EvaluationPool(Protocol):
         * **Errors.** What the evaluator raises for a plan comes out as it is in that plan's place, and ends the
           iterator. A lost worker or engine raises PoolError, or Cancelled where `should_stop` says so by then: what
           ends a search often ends its workers too.
+        * **Time.** With its scores comes what each evaluation took where it ran, without waiting for a worker.
         * **Ownership.** A pool belongs to one thread. It serves any number of evaluators, one after the other, and may
           be asked again after an error.
     """
@@ -53,7 +55,7 @@ class EvaluationPool(Protocol):
         *,
         images: int | None = None,
         should_stop: ShouldStop = never,
-    ) -> Generator[Scores]:
+    ) -> Generator[Evaluated]:
         """Yield the scores of `plans`, in order, on the first `images` search images (None: all).
 
         Args:
@@ -90,15 +92,15 @@ class SerialPool:
         *,
         images: int | None = None,
         should_stop: ShouldStop = never,
-    ) -> Generator[Scores]:
+    ) -> Generator[Evaluated]:
         """Yield the scores of `plans`, in order; see :class:`EvaluationPool`."""
         for plan in plans:
             before = torch.get_num_threads()
             try:
-                scores = _evaluate(evaluator, plan, images, self._threads)
+                evaluated = _evaluate(evaluator, plan, images, self._threads)
             finally:
                 torch.set_num_threads(before)
-            yield scores
+            yield evaluated
 
 
 class ExecutorPool:
@@ -141,9 +143,9 @@ class ExecutorPool:
         *,
         images: int | None = None,
         should_stop: ShouldStop = never,
-    ) -> Generator[Scores]:
+    ) -> Generator[Evaluated]:
         """Yield the scores of `plans`, in order; see :class:`EvaluationPool`."""
-        futures: list[Future[Scores]] = []
+        futures: list[Future[Evaluated]] = []
         try:
             for plan in plans:
                 stand_in = self._stand_in(evaluator, should_stop)
@@ -197,9 +199,11 @@ def wait_for(future: Future[Any], should_stop: ShouldStop) -> None:
             raise Cancelled(_STOPPED)
 
 
-def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Scores:
+def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Evaluated:
     """Score one plan; runs in a worker."""
     keep_freed_memory()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    return evaluator.evaluate(plan, images=images)
+    started = time.monotonic()
+    scores = evaluator.evaluate(plan, images=images)
+    return Evaluated(scores, time.monotonic() - started)

@@ -1,7 +1,7 @@
 """The seam between a policy and the driver: ask for proposals, tell what became of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from autoprune.errors import SearchError
@@ -39,6 +39,10 @@ class Trial:
         scores: Quality on the search split.
         screened_out: Scored on the first search images only and left out by :mod:`autoprune.search.screening`; such a
             trial never wins a search, and ``scores.images`` tells on how many images it was scored.
+        spent: What the search had spent when this was known, in evaluations on all search images.
+        seconds: The same in seconds: what the searcher took so far, and all evaluations one after the other, each with
+            the time that it took when it was evaluated, also where the journal answered. None where a journal does not
+            say. No two runs take equally long, so this does not count when trials are compared.
 
     """
 
@@ -49,6 +53,8 @@ class Trial:
     cost: Mapping[str, int]
     scores: Scores
     screened_out: bool = False
+    spent: float = 0.0
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def objective(self) -> float:

@@ -89,7 +89,7 @@ class LatencyCheck:
                 close = replace(found, best=trial, trials=tuple(trials))
             most = trial.cost[LATENCY] * (1 - NOISE) / excess  # less than this one's, so nothing is timed twice
             faster = next((each for each in ranked if each.cost[LATENCY] <= most), None)
-            faster = faster or (None if close else self._narrowed(trial, int(most), len(trials) + 1))
+            faster = faster or (None if close else self._narrowed(trial, int(most), trials[-1]))
             if faster is None:
                 break
             if faster not in trials:
@@ -97,15 +97,27 @@ class LatencyCheck:
             trial = faster
         return least if close is None else close
 
-    def _narrowed(self, trial: Trial, most_ns: int, number: int) -> Trial | None:
-        """Return the trial's policy projected onto a tighter limit, evaluated; None where nothing is as small."""
+    def _narrowed(self, trial: Trial, most_ns: int, last: Trial) -> Trial | None:
+        """Return `trial`'s policy projected onto a tighter limit, evaluated after the `last` one.
+
+        None where nothing is as small.
+        """
         problem = self._problem
         if problem.cost(problem.smallest())[LATENCY] > most_ns:
             return None
         policy = replace(problem, limits={**problem.limits, LATENCY: most_ns}).project(trial.policy)
         kept = problem.kept(policy)
         (answer,) = self.answers.of([problem.plan(policy)])
-        return Trial(number, Proposal(policy), policy, tuple(kept.tolist()), problem.cost(kept), answer.scores)
+        return Trial(
+            last.number + 1,
+            Proposal(policy),
+            policy,
+            tuple(kept.tolist()),
+            problem.cost(kept),
+            answer.scores,
+            spent=last.spent + 1,
+            seconds=None if last.seconds is None or answer.seconds is None else last.seconds + answer.seconds,
+        )
 
     def confirmed(self, onnx: Path, unpruned: Latency, pruned: Latency) -> tuple[Latency, Latency]:
         """Return the latencies of the unpruned network and of a finished file, measured again if it was too slow.

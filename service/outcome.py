@@ -15,6 +15,7 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.latency_tables.measure import Latency
 from autoprune.pruning.plan import Plan
 from autoprune.search.driver import SearchResult
+from autoprune.search.searcher import Trial
 from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
@@ -118,14 +119,14 @@ def policy_outcome(
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
     certificate = _certificate(finalist, spec, inputs, timed)
     write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
-    trials, best, screening = finalist.search.trials, finalist.search.best, finalist.search.screening
+    best, screening = finalist.search.best, finalist.search.screening
     recovered, tuned = finalist.recovered, finalist.recovered.finetuned
     artifacts = {kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()}
     if finalist.amc is not None:
         artifacts["agent"] = AGENT_ARTIFACT
     return PolicyOutcome(
         policy=finalist.policy,
-        evaluations=_spent(finalist.search, inputs),
+        evaluations=spent(finalist.search, inputs),
         cached=finalist.search.cached,
         seconds=finalist.search.seconds,
         kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
@@ -135,16 +136,7 @@ def policy_outcome(
         search_finetuned=None if recovered.search_finetuned is None else view(recovered.search_finetuned),
         report=view(score(recovered.before)),
         report_finetuned=None if tuned is None else view(score(tuned)),
-        trials=[
-            TrialView(
-                number=t.number,
-                objective=t.objective,
-                cost=dict(t.cost),
-                probe=t.probe,
-                screened_out=t.screened_out,
-            )
-            for t in trials
-        ],
+        trials=trial_views(finalist.search.trials),
         screening=None if screening is None else ScreeningView(**asdict(screening)),
         path=[trial.number for trial in finalist.search.path],
         amc=finalist.amc,
@@ -192,7 +184,23 @@ def job_result(
     )
 
 
-def _spent(search: SearchResult, inputs: Inputs) -> int:
+def trial_views(trials: Sequence[Trial]) -> list[TrialView]:
+    """Turn trials into their JSON form."""
+    return [
+        TrialView(
+            number=trial.number,
+            objective=trial.objective,
+            cost=dict(trial.cost),
+            probe=trial.probe,
+            screened_out=trial.screened_out,
+            spent=trial.spent,
+            seconds=trial.seconds,
+        )
+        for trial in trials
+    ]
+
+
+def spent(search: SearchResult, inputs: Inputs) -> int:
     """Return what a search cost, in evaluations on all search images, rounded up."""
     record, whole = search.screening, len(inputs.splits.search)
     if record is None:

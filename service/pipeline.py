@@ -113,18 +113,22 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
     """Search with one policy; `before` is what the others found so far."""
     spec, problem = job.search_spec, job.inputs.problem
     warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
+    started = time.monotonic()
     own = job_searcher(
         spec, problem, policy, evaluations=spec.evaluations - warm, before=before, directory=job.directory
     )
+    searcher = WarmStart(own, [exact_policy(problem)]) if warm else own
+    thought_s = time.monotonic() - started
     result = run_search(
         problem,
         _trainer(job, policy) or job.evaluator,
-        WarmStart(own, [exact_policy(problem)]) if warm else own,
+        searcher,
         evaluations=spec.evaluations,
         journal=journal,
         batch=BATCH,
         pool=pool,
         screening=None if spec.screening_images is None else Screening(spec.screening_images),
+        thought_s=thought_s,
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )

@@ -40,13 +40,21 @@ class GroupView(_Value):
 
 
 class TrialView(_Value):
-    """One evaluated candidate of a search."""
+    """One evaluated candidate of a search.
+
+    Attributes:
+        spent: What the search had spent when it was known, in evaluations on all search images.
+        seconds: The same in seconds, had the search run alone in one process; None where a journal does not say.
+
+    """
 
     number: int
     objective: float
     cost: dict[str, int]
     probe: bool
     screened_out: bool = False
+    spent: float | None = None
+    seconds: float | None = None
 
     @property
     def competes(self) -> bool:
@@ -117,6 +125,7 @@ class PolicyOutcome(_Value):
         amc: How the search went, of policy amc.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent).
+        seed: Of the search, in a comparison; None where that is the job's, or where the policy draws nothing.
 
     """
 
@@ -137,6 +146,7 @@ class PolicyOutcome(_Value):
     amc: AmcView | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]
+    seed: int | None = None
 
     @property
     def search_pruned(self) -> ScoresView:

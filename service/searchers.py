@@ -14,6 +14,7 @@ from autoprune.search.driver import SearchResult
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.policies import make_searcher
 from autoprune.search.searcher import Searcher, Trial
+from autoprune.search.sensitivity import Sensitivity
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER
 from autoprune.service.result import AmcView
 from autoprune.service.spec import JobSpec
@@ -55,17 +56,24 @@ class Found:
 
 
 def check_searchers(spec: JobSpec, problem: PruningProblem) -> None:
-    """Refuse now what would only be found out once the policies before amc have searched.
+    """Refuse now what would only be found out once the policies before have searched.
+
+    Afterwards the agent's library is there, so that importing it is not counted as time of a search.
 
     Raises:
-        SearchError: TensorBoard is missing, or the agent to go on with cannot be used.
+        SearchError: Too few evaluations for a policy, TensorBoard is missing, or the agent to go on with cannot be
+            used.
 
     """
+    own = spec.evaluations - spec.warm_start
+    if Sensitivity.name in spec.policies:
+        Sensitivity(problem, own)
+    if NetAdapt.name in spec.policies:
+        NetAdapt(problem, own, rule=spec.netadapt_rule)
     if AMC not in spec.policies:
         return
     check_log(spec)
-    if spec.amc.agent is not None:
-        _amc(spec, problem, 1, ())
+    _amc(spec, problem, 1, ())
 
 
 def check_log(spec: JobSpec) -> None:

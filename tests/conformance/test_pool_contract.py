@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from autoprune.errors import Cancelled, NumericalError
+from autoprune.evaluation.metrics import Scores
+from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.local_pool import local_pool
@@ -59,10 +61,16 @@ def plans(count: int, seed: int = 0) -> list[Plan]:
     return [PROBLEM.plan(PruningPolicy.of(row)) for row in ratios.tolist()]
 
 
+def scored(
+    pool: EvaluationPool, evaluator: PlanEvaluator, asked: list[Plan], *, images: int | None = None
+) -> list[Scores]:
+    return [evaluated.scores for evaluated in pool.evaluate(evaluator, asked, images=images)]
+
+
 def test_scores_come_in_the_order_asked(pool: EvaluationPool) -> None:
     asked = plans(25)
     expected = [FormulaEvaluator(PROBLEM).evaluate(plan) for plan in asked]
-    assert list(pool.evaluate(Uneven(PROBLEM), asked)) == expected
+    assert scored(pool, Uneven(PROBLEM), asked) == expected
     assert list(pool.evaluate(Uneven(PROBLEM), [])) == []
 
 
@@ -70,24 +78,30 @@ def test_scores_are_those_of_this_process_bit_for_bit(pool: EvaluationPool) -> N
     evaluator = real_evaluator(PROBLEM)
     for images in (None, 20):
         expected = [evaluator.evaluate(plan, images=images) for plan in plans(4)]
-        assert list(pool.evaluate(evaluator, plans(4), images=images)) == expected
+        assert scored(pool, evaluator, plans(4), images=images) == expected
 
 
 def test_the_images_reach_the_evaluator(pool: EvaluationPool) -> None:
-    assert [scores.images for scores in pool.evaluate(FormulaEvaluator(PROBLEM), plans(3), images=7)] == [7, 7, 7]
+    assert [scores.images for scores in scored(pool, FormulaEvaluator(PROBLEM), plans(3), images=7)] == [7, 7, 7]
+
+
+def test_what_an_evaluation_took_is_told(pool: EvaluationPool, tmp_path: Path) -> None:
+    asked = plans(6)
+    taken = [each.seconds for each in pool.evaluate(Tracing(PROBLEM, tmp_path, seconds=0.05), asked)]
+    assert len([seconds for seconds in taken if seconds is not None and seconds >= 0.05]) == len(asked)
 
 
 def test_evaluators_take_turns(pool: EvaluationPool) -> None:
     evaluators = [FormulaEvaluator(PROBLEM, weights) for weights in ([1, 1, 1], [9, 1, 1])]
     for evaluator in [*evaluators, *evaluators]:
-        assert list(pool.evaluate(evaluator, plans(2))) == [evaluator.evaluate(plan) for plan in plans(2)]
+        assert scored(pool, evaluator, plans(2)) == [evaluator.evaluate(plan) for plan in plans(2)]
 
 
 def test_errors_of_a_plan_come_in_its_place(pool: EvaluationPool) -> None:
     whole = PROBLEM.plan(PruningPolicy.uniform(0, 3))
     first, *rest = plans(5)
     arriving = pool.evaluate(Failing(PROBLEM), [first, whole, *rest])
-    assert next(arriving) == FormulaEvaluator(PROBLEM).evaluate(first)
+    assert next(arriving).scores == FormulaEvaluator(PROBLEM).evaluate(first)
     with pytest.raises(NumericalError, match="this plan's outputs are not finite"):
         next(arriving)
     assert list(arriving) == []
@@ -97,7 +111,7 @@ def test_errors_of_a_plan_come_in_its_place(pool: EvaluationPool) -> None:
 def test_evaluations_run_with_one_thread(pool: EvaluationPool) -> None:
     torch.set_num_threads(2)
     try:
-        assert {scores.top1 for scores in pool.evaluate(CountingThreads(PROBLEM), plans(4))} == {1}
+        assert {scores.top1 for scores in scored(pool, CountingThreads(PROBLEM), plans(4))} == {1}
         if isinstance(pool, SerialPool):
             assert torch.get_num_threads() == 2
     finally:

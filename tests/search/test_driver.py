@@ -12,7 +12,8 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.driver import SearchResult, best_trial, run_search
-from autoprune.search.journal import Journal
+from autoprune.search.evaluated import Evaluated
+from autoprune.search.journal import Journal, plan_key
 from autoprune.search.policies import POLICIES, make_searcher
 from autoprune.search.searcher import Proposal, Trial
 from tests.search.small_problems import FormulaEvaluator, real_evaluator, small_problem
@@ -65,6 +66,23 @@ def test_trials_count_whether_or_not_the_journal_knows_them() -> None:
     assert (len(result.trials), result.evaluated, result.cached) == (3, 2, 1)
     assert result.trials[0].scores == result.trials[1].scores
     assert result.best.number == 1
+
+
+def test_trials_know_the_seconds_of_their_search_though_the_journal_answers() -> None:
+    """Whoever evaluated it: a plan costs a search what it took then, and nothing when it is asked for again."""
+    evaluator, ratios = FormulaEvaluator(PROBLEM), (0.5, 0.6, 0.5, 0.7)
+    with Journal("sqlite://") as journal:
+        for ratio, seconds in ((0.5, 1e6), (0.6, 2e6), (0.7, None)):
+            plan = PROBLEM.plan(PROBLEM.project(PruningPolicy.uniform(ratio, 3)))
+            journal.put(evaluator.settings_key, plan, Evaluated(evaluator.evaluate(plan), seconds))
+        result = run_search(
+            PROBLEM, evaluator, Scripted(proposals(*ratios)), evaluations=4, journal=journal, thought_s=1e5
+        )
+        assert result.asked == {(evaluator.settings_key, plan_key(PROBLEM.plan(t.policy))) for t in result.trials}
+    assert (result.evaluated, len(result.asked)) == (0, 3)
+    assert [trial.spent for trial in result.trials] == [1, 2, 3, 4]
+    tenths = [None if trial.seconds is None else int(trial.seconds / 1e5) for trial in result.trials]
+    assert tenths == [11, 31, 31, None]  # of a million, and what the searcher took itself
 
 
 def test_a_batch_ends_where_the_evaluations_do() -> None:
@@ -120,7 +138,7 @@ def test_journal_answers_stand_even_where_evaluation_is_not_repeatable(tmp_path:
         def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
             scores = super().evaluate(plan, images=images)
             with Journal.open(path) as other:  # meanwhile, another process is faster
-                other.put(self.settings_key, plan, Scores(0.25, None, 1.0, None, None, 10))
+                other.put(self.settings_key, plan, Evaluated(Scores(0.25, None, 1.0, None, None, 10), 1.0))
             return scores
 
     path = tmp_path / "journal.sqlite"

@@ -84,7 +84,7 @@ def test_a_life_with_a_local_pool(tmp_path: Path) -> None:
 def evaluator_travels_once(pool: ExecutorPool) -> None:
     evaluator = CountingThreads(PROBLEM)
     for _ in range(2):
-        answers = list(pool.evaluate(evaluator, PLANS * 3))
+        answers = [each.scores for each in pool.evaluate(evaluator, PLANS * 3)]
         assert {scores.top1 for scores in answers} == {2}  # threads
         assert {scores.kl for scores in answers} <= {1, 2}  # it came from here, or by way of the other worker
     assert max(scores.loss or 0 for scores in answers) > 6  # the same object answered again and again
@@ -98,7 +98,7 @@ def lost_workers_are_reported(pool: ExecutorPool) -> None:
     ):
         list(arriving)
     evaluator = FormulaEvaluator(PROBLEM)
-    assert list(pool.evaluate(evaluator, PLANS)) == [evaluator.evaluate(plan) for plan in PLANS]
+    assert [each.scores for each in pool.evaluate(evaluator, PLANS)] == [evaluator.evaluate(plan) for plan in PLANS]
 
 
 def workers_lost_on_the_way_are_reported(pool: ExecutorPool, folder: Path) -> None:
