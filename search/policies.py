@@ -34,6 +34,9 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
     }
 )
 
+#: Policies that draw nothing: with any seed they take the same way.
+WITHOUT_SEED = frozenset({"uniform", "sensitivity", "netadapt"})
+
 
 def make_searcher(name: str, problem: PruningProblem, *, seed: int, evaluations: int) -> Searcher:
     """Return a fresh searcher for one search of at most `evaluations` trials.

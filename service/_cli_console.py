@@ -1,7 +1,7 @@
 """What the commands write to the terminal: progress on stderr, results on stdout."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,12 @@ STAGES = {
     "done": "done",
 }
 
+#: Bars that are shown of a comparison, which has one for every search.
+MOST_BARS = 12
+
+#: A stage of a job, of a policy, of a seed.
+_Stage = tuple[str, str | None, int | None]
+
 
 def stdout() -> Console:
     """Console for results; wide enough for tables where the output is not a terminal."""
@@ -60,9 +66,9 @@ class ProgressBars:
             TextColumn("[dim]{task.fields[message]}"),
             console=console,
         )
-        self._tasks: dict[tuple[str, str | None], TaskID] = {}
+        self._tasks: dict[_Stage, TaskID] = {}
         self._console = console
-        self._said: tuple[str, str | None, int] | None = None
+        self._said: tuple[_Stage, int] | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -76,15 +82,14 @@ class ProgressBars:
         if not self._console.is_terminal:
             self._say(progress)
             return
-        key = (progress.stage, progress.policy)
+        key = (progress.stage, progress.policy, progress.seed)
         if progress.stage == "done":
             self._finish(None)
             return
         if key not in self._tasks:
             self._finish(key)
-            name = STAGES.get(progress.stage, progress.stage)
-            label = f"{name}, {progress.policy}" if progress.policy else name
-            self._tasks[key] = self._bars.add_task(escape(label), total=progress.total or None, message="", count="")
+            label = escape(_stage_name(progress))
+            self._tasks[key] = self._bars.add_task(label, total=progress.total or None, message="", count="")
         self._bars.update(
             self._tasks[key],
             completed=progress.done,
@@ -96,20 +101,28 @@ class ProgressBars:
     def _say(self, progress: JobProgress) -> None:
         """Print a line when a new tenth of a stage is reached."""
         tenth = 10 * progress.done // progress.total if progress.total else 0
-        if (progress.stage, progress.policy, tenth) != self._said:
-            self._said = (progress.stage, progress.policy, tenth)
-            name = STAGES.get(progress.stage, progress.stage)
-            policy = f", {progress.policy}" if progress.policy else ""
+        said = ((progress.stage, progress.policy, progress.seed), tenth)
+        if said != self._said:
+            self._said = said
             count = f" {progress.done}/{progress.total}" if progress.total else ""
-            self._console.print(escape(f"{name}{policy}{count} {progress.message}"), highlight=False)
+            self._console.print(escape(f"{_stage_name(progress)}{count} {progress.message}"), highlight=False)
 
-    def _finish(self, current: tuple[str, str | None] | None) -> None:
-        """Fill the bars of all stages but the current one: they are over."""
-        for key, task_id in self._tasks.items():
+    def _finish(self, current: _Stage | None) -> None:
+        """Fill the bars of all stages but the current one: they are over; of very many, show the last ones."""
+        oldest = len(self._tasks) - MOST_BARS
+        for number, (key, task_id) in enumerate(self._tasks.items()):
             if key != current:
                 task = self._bars.tasks[self._bars.task_ids.index(task_id)]
                 total = task.total or max(task.completed, 1)
-                self._bars.update(task_id, total=total, completed=total, message="", count="done")
+                visible = number >= oldest
+                self._bars.update(task_id, total=total, completed=total, message="", count="done", visible=visible)
+
+
+def _stage_name(progress: JobProgress) -> str:
+    """Name the stage that a job is in, and who is at work."""
+    name = STAGES.get(progress.stage, progress.stage)
+    policy = f", {progress.policy}" if progress.policy else ""
+    return f"{name}{policy}" if progress.seed is None else f"{name}{policy}, seed {progress.seed}"
 
 
 @contextmanager
@@ -207,10 +220,14 @@ def print_result(console: Console, result: JobResult, directory: Path) -> None:
     best = wording.best_outcome(result)
     print_comparison(console, result)
     console.print()
+    print_files(console, {**best.artifacts, "report": "report.html"}, directory)
+
+
+def print_files(console: Console, names: Mapping[str, str], directory: Path) -> None:
+    """Print where files lie, by kind."""
     files = Table(box=None, show_header=False, pad_edge=False)
-    for kind, name in best.artifacts.items():
+    for kind, name in names.items():
         files.add_row(f"  {escape(kind)}", escape(str(directory / name)))
-    files.add_row("  report", escape(str(directory / "report.html")))
     console.print(files)
 
 

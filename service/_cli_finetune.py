@@ -24,7 +24,7 @@ from autoprune.service._cli_options import CommandError, spec_values
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.job import PARITY_IMAGES
 from autoprune.service.outcome import FILES, view
-from autoprune.service.recovery import finetuned, scorer
+from autoprune.service.recovery import Scorer, finetuned
 from autoprune.service.result import ScoresView
 from autoprune.service.spec import read_spec
 
@@ -98,7 +98,7 @@ def _score(inputs: Inputs, before: fx.GraphModule, after: fx.GraphModule, export
     networks = {"unpruned": inputs.problem.network.module, "pruned": before, "fine-tuned": after}
 
     def on(split: Split) -> dict[str, ScoresView]:
-        score = scorer(split, inputs.problem.network.module)
+        score = Scorer(split, inputs.problem.network.module)
         return {name: view(score(module)) for name, module in networks.items()}
 
     return Retrained(on(inputs.splits.search), on(inputs.splits.report), exported)

@@ -1,8 +1,9 @@
 """Options of the commands: one annotated type each, grouped into panels; names are those of :class:`JobSpec`."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -148,6 +149,12 @@ IncludeResidual = Annotated[
     bool, typer.Option("--include-residual", help="Also prune residual streams.", rich_help_panel=_SEARCH)
 ]
 Seed = Annotated[int, typer.Option(help="Equal seeds, equal results.", rich_help_panel=_SEARCH)]
+Seeds = Annotated[
+    int, typer.Option(help="How often each policy searches, with the seeds 0, 1, ...", rich_help_panel=_SEARCH)
+]
+DealingSeed = Annotated[
+    int, typer.Option(help="Of all but the searches: deals images, fine-tunes.", rich_help_panel=_SEARCH)
+]
 Precision = Annotated[
     str, typer.Option(help="Of evaluations and fine-tuning: auto, fp32 or bf16.", rich_help_panel=_SEARCH)
 ]
@@ -264,6 +271,24 @@ FINETUNE_FIELDS = (
 #: Options that become fields of AmcOptions, there without this; those left out (None) have its defaults.
 AMC_PREFIX = "amc_"
 _NOT_IN_SPEC = ("weights", "output", "as_json")
+
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def options_of(command: Callable[..., None], **more: tuple[object, object]) -> Callable[[_Command], _Command]:
+    """Give a command the options of another one; and `more`, or others, by name: what each is, and its default."""
+
+    def decorate(function: _Command) -> _Command:
+        options = dict(inspect.signature(command).parameters)
+        for name, (annotation, default) in more.items():
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            options[name] = inspect.Parameter(name, kind, annotation=annotation, default=default)
+        described: Any = function
+        described.__signature__ = inspect.Signature(list(options.values()))  # what typer reads
+        return function
+
+    return decorate
 
 
 def spec_values(params: Mapping[str, object]) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,12 +13,19 @@ from rich.markup import escape
 from autoprune.errors import Cancelled
 from autoprune.service._cli_console import ProgressBars, print_result, stderr, stdout, stop_on_interrupt
 from autoprune.service._cli_options import CommandError, spec_values
+from autoprune.service.comparisons.result import FILE as COMPARISON
 from autoprune.service.locks import held
 from autoprune.service.pipeline import RESULT, run_job
-from autoprune.service.spec import JobSpec, read_spec
+from autoprune.service.spec import JobSpec, Progress, read_spec
 
 #: The settings of the job in a folder, beside its results.
 SPEC_FILE = "job.json"
+
+#: What a finished job, or comparison, leaves.
+RESULTS = (RESULT, COMPARISON)
+
+_Spec = TypeVar("_Spec", bound=JobSpec, contravariant=True)
+_Result = TypeVar("_Result", covariant=True)
 
 
 def run_search_command(params: Mapping[str, object]) -> None:
@@ -28,8 +36,36 @@ def run_search_command(params: Mapping[str, object]) -> None:
 
     """
     spec = read_spec(spec_values(params))
-    chosen = params["output"]
-    directory = Path(str(chosen)) if chosen is not None else default_folder(spec)
+    directory = chosen_folder(params, default_folder(spec))
+    result = run_in_folder(spec, directory, run_job)
+    if params["as_json"]:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        print_result(stdout(), result, directory)
+
+
+class _Run(Protocol[_Spec, _Result]):
+    """Runs a job, or a comparison, in a folder."""
+
+    def __call__(
+        self,
+        spec: _Spec,
+        directory: Path,
+        *,
+        progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> _Result:
+        """Return its result."""
+        ...
+
+
+def run_in_folder(spec: _Spec, directory: Path, run: _Run[_Spec, _Result]) -> _Result:
+    """Run a job, or a comparison, alone in its folder, with progress on stderr.
+
+    Raises:
+        AutopruneError: Bad input, an infeasible budget, or an interruption (:class:`Cancelled`).
+
+    """
     console = stderr()
     make_folder(directory)
     try:
@@ -40,14 +76,16 @@ def run_search_command(params: Mapping[str, object]) -> None:
                 )
             note_settings(directory, spec, console)
             with ProgressBars(console) as bars:
-                result = run_job(spec, directory, progress=bars, should_stop=should_stop)
+                return run(spec, directory, progress=bars, should_stop=should_stop)
     except (KeyboardInterrupt, Cancelled):
         console.print(resume_hint(directory), soft_wrap=True)
         raise
-    if params["as_json"]:
-        typer.echo(result.model_dump_json(indent=1))
-    else:
-        print_result(stdout(), result, directory)
+
+
+def chosen_folder(params: Mapping[str, object], default: Path) -> Path:
+    """Return the folder that the user named, or the default one."""
+    chosen = params["output"]
+    return default if chosen is None else Path(str(chosen))
 
 
 def resume_hint(directory: Path) -> str:
@@ -90,8 +128,9 @@ def note_settings(directory: Path, spec: JobSpec, console: Console) -> None:
         before = {}
     if not isinstance(before, dict):
         before = {}
-    changed = ", ".join(sorted(name for name in settings if before.get(name) != settings[name]))
-    if changed and (directory / RESULT).exists():
+    names = settings.keys() | before.keys()  # a comparison has settings that a search has not
+    changed = ", ".join(sorted(name for name in names if before.get(name) != settings.get(name)))
+    if changed and any((directory / name).exists() for name in RESULTS):
         raise CommandError(
             f"--output {directory}: holds the results of a job with other settings ({changed}); "
             "choose another folder, or remove that one"

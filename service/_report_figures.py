@@ -7,6 +7,7 @@ Plotly reads a little HTML in texts, so every text that came from outside is esc
 from collections.abc import Mapping
 from html import escape
 
+from autoprune.service.curves import best_so_far, evaluations
 from autoprune.service.result import JobResult, PolicyOutcome, TrialView
 from autoprune.service.wording import QUANTITY_LABELS, metric
 
@@ -34,8 +35,8 @@ def kept_figure(result: JobResult) -> Figure:
                 "y": [100 * count / sizes[name] for count, name in zip(kept, names, strict=True)],
                 "customdata": [[escape(name), count, sizes[name]] for count, name in zip(kept, names, strict=True)],
                 "hovertemplate": "%{customdata[0]}<br>%{customdata[1]} of %{customdata[2]} channels (%{y:.0f}%)",
-                "line": {"color": colour(index), "width": 2, "dash": _DASHES[index // N_COLOURS % 3]},
-                "marker": {"color": colour(index), "size": 7, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+                "line": line(index),
+                "marker": marker(index, 7),
             }
         )
     y = {"title": {"text": "channels kept (%)"}, "range": [0, 104], "ticksuffix": "%"}
@@ -78,41 +79,38 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
     )
     limit = result.limits.get(quantity)
     if limit is not None:
-        _budget_line(plot, 100 * limit / full)
+        budget_line(plot, 100 * limit / full)
     return plot
 
 
 def progress_figure(result: JobResult) -> Figure:
     """Best score so far within the budget, against the number of evaluations; probes count but cannot win."""
     traces: list[Mapping[str, object]] = []
-    longest = max((len(outcome.trials) for outcome in result.outcomes), default=0)
-    for index, outcome in enumerate(result.outcomes):
-        steps = _best_so_far(outcome.trials)
-        if not steps:
+    curves = [best_so_far(outcome.trials, evaluations) for outcome in result.outcomes]
+    longest = max((curve.end for curve in curves if curve is not None), default=0)
+    for index, (outcome, curve) in enumerate(zip(result.outcomes, curves, strict=True)):
+        if curve is None:
             continue
-        if steps[-1][0] < longest:
-            steps = [*steps, (longest, steps[-1][1])]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "name": escape(outcome.policy),
-                "x": [number for number, _ in steps],
-                "y": [100 * best for _, best in steps],
+                "x": [*curve.at, longest],
+                "y": [100 * best for best in (*curve.best, curve.best[-1])],
                 "hovertemplate": "after %{x} evaluations: %{y:.1f}%",
-                "line": {"color": colour(index), "width": 2, "shape": "hv", "dash": _DASHES[index // N_COLOURS % 3]},
+                "line": {**line(index), "shape": "hv"},
             }
         )
-        first, score = steps[0]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "showlegend": False,
                 "hoverinfo": "skip",
-                "x": [first],
-                "y": [100 * score],
-                "marker": {"color": colour(index), "size": 8, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
+                "x": [curve.at[0]],
+                "y": [100 * curve.best[0]],
+                "marker": marker(index, 8),
             }
         )
     return figure(
@@ -127,9 +125,7 @@ def _trial_trace(
 ) -> Mapping[str, object]:
     """Points of one policy's candidates, or of its probes."""
     name = escape(outcome.policy)
-    marker: dict[str, object] = {"color": colour(index), "size": 9, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
-    if probe:
-        marker |= {"size": 7, "opacity": 0.4}
+    shown = {**marker(index, 7), "opacity": 0.4} if probe else marker(index, 9)
     return {
         "type": "scatter",
         "mode": "markers",
@@ -138,7 +134,7 @@ def _trial_trace(
         "y": [100 * trial.objective for trial in trials],
         "customdata": [trial.number for trial in trials],
         "hovertemplate": "trial %{customdata}: %{y:.1f}% at %{x:.1f}% cost",
-        "marker": marker,
+        "marker": shown,
     }
 
 
@@ -157,18 +153,7 @@ def _path_trace(outcome: PolicyOutcome, quantity: str, full: int, index: int) ->
     }
 
 
-def _best_so_far(trials: list[TrialView]) -> list[tuple[int, float]]:
-    """Return (evaluations done, best score) whenever the best changes, and at the end."""
-    steps: list[tuple[int, float]] = []
-    for count, trial in enumerate(trials, start=1):
-        if trial.competes and (not steps or trial.objective > steps[-1][1]):
-            steps.append((count, trial.objective))
-    if steps and steps[-1][0] < len(trials):
-        steps.append((len(trials), steps[-1][1]))
-    return steps
-
-
-def _budget_line(plot: Figure, x: float) -> None:
+def budget_line(plot: Figure, x: float) -> None:
     """Add the budget to a figure that was just made."""
     layout = plot["layout"]
     assert isinstance(layout, dict)
@@ -204,6 +189,16 @@ def figure(traces: list[Mapping[str, object]], x: Mapping[str, object], y: Mappi
 def colour(index: int) -> str:
     """Return the colour of the policy at `index`."""
     return f"--p{index % N_COLOURS}"
+
+
+def line(index: int) -> dict[str, object]:
+    """Return the line of the policy at `index`."""
+    return {"color": colour(index), "width": 2, "dash": _DASHES[index // N_COLOURS % 3]}
+
+
+def marker(index: int, size: int) -> dict[str, object]:
+    """Return the marker of the policy at `index`, `size` pixels large."""
+    return {"color": colour(index), "size": size, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
 
 
 def group_axis(names: list[str]) -> Figure:

@@ -157,6 +157,23 @@ def search(
 
 
 @app.command()
+@opt.options_of(
+    search,
+    policies=(opt.Policies, ["uniform", "random", "sensitivity", "exact"]),
+    seed=(opt.DealingSeed, 0),
+    seeds=(opt.Seeds, 3),
+)
+def compare(ctx: typer.Context, **_: object) -> None:
+    """Search with several policies over several seeds, and say who beats whom, by how much, and how surely.
+
+    Uniform, random and sensitivity always take part. Ctrl-C is safe: the same command again goes on where it stopped.
+    """
+    from autoprune.service._cli_compare import run_compare_command
+
+    run_compare_command(ctx.params)
+
+
+@app.command()
 def finetune(
     ctx: typer.Context,
     model: opt.Model,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoprune.certificate import export_checked
@@ -54,6 +54,14 @@ class Job:
     def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
         """Report progress."""
         self.progress(Progress(stage=stage, done=done, total=total, message=message, policy=policy))
+
+    def seeded(self, seed: int) -> "Job":
+        """Return the job of one search of several: with a seed, a folder and progress of its own."""
+
+        def progress(said: Progress) -> None:
+            self.progress(said.model_copy(update={"seed": seed}))
+
+        return replace(self, seed=seed, directory=self.directory / f"seed-{seed}", progress=progress)
 
     @property
     def search_spec(self) -> JobSpec:

@@ -21,6 +21,7 @@ from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.latency_check import latency_limit, share_of_limit
 from autoprune.service.result import AmcView, JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
+from autoprune.service.searchers import Found
 from autoprune.service.spec import JobSpec
 
 #: The files of every policy, by kind.
@@ -182,6 +183,11 @@ def job_result(
         seed=spec.seed,
         seconds=seconds,
     )
+
+
+def final_scores(search: Found, winner: Recovered) -> Scores:
+    """Return the scores on the search split of the network that a search ends with."""
+    return winner.search_finetuned or winner.search_refit or search.result.best.scores
 
 
 def trial_views(trials: Sequence[Trial]) -> list[TrialView]:

@@ -34,7 +34,7 @@ from autoprune.service.amc_options import BATCH
 from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
 from autoprune.service.latency_check import LatencyCheck, Timer, holding, latency_limit, not_measured
 from autoprune.service.outcome import FILES, Finalist, Recovered, Timed, job_result, policy_outcome, write_text
-from autoprune.service.recovery import finetuned, refitted, scorer
+from autoprune.service.recovery import Scorer, finetuned, refitted
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.searchers import Found, amc_left, job_searcher
@@ -86,7 +86,7 @@ def run_job(
             ),
         )
     finalists = [exported(job, name, search, recovered(job, name, search)) for name, search in held.items()]
-    score = scorer(job.inputs.splits.report, job.inputs.problem.network.module)
+    score = Scorer(job.inputs.splits.report, job.inputs.problem.network.module)
     outcomes = measured_outcomes(job, finalists, check, score)
     left_out = [
         f"policy {name!r} is left out: its candidates, timed whole, are too slow for the budget"
@@ -145,6 +145,11 @@ def _trainer(job: Job, policy: str) -> TunedEvaluator | None:
         steps=job.spec.short_term_steps,
         checkpoints=job.directory / CHECKPOINTS / policy,
     )
+
+
+def is_trained(job: Job, policy: str) -> bool:
+    """Tell whether a policy's proposals are trained: then equal plans may be different networks."""
+    return _trainer(job, policy) is not None
 
 
 def _winner(job: Job, policy: str, best: Trial) -> fx.GraphModule:

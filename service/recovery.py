@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from torch import fx
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, fx
 
 from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled, NumericalError
@@ -86,12 +88,32 @@ def finetuned(
     ).module
 
 
-def scorer(split: Split, unpruned: fx.GraphModule) -> Callable[[fx.GraphModule], Scores]:
-    """Return a function that scores networks on `split`, agreement with the unpruned one included."""
-    reference = predict(unpruned, split.inputs)
+class Scorer:
+    """Scores networks on one split, agreement with the unpruned one included; a network is run once."""
 
-    def score(module: fx.GraphModule) -> Scores:
-        logits = reference if module is unpruned else predict(module, split.inputs)
-        return score_logits(logits, split.labels, reference_logits=reference)
+    def __init__(self, split: Split, unpruned: fx.GraphModule) -> None:
+        """Run the `unpruned` network on `split`."""
+        self._split = split
+        self._reference = predict(unpruned, split.inputs)
+        self._known = {unpruned: self._judged(self._reference)}
 
-    return score
+    def __call__(self, module: fx.GraphModule) -> Scores:
+        """Return the scores of a network."""
+        return self._judge(module)[0]
+
+    def right(self, module: fx.GraphModule) -> NDArray[np.bool_]:
+        """Return which images a network gets right, ``(n,)``; without labels, where it agrees with the unpruned one."""
+        return self._judge(module)[1]
+
+    def _judge(self, module: fx.GraphModule) -> tuple[Scores, NDArray[np.bool_]]:
+        """Run a network, unless it was run before."""
+        if module not in self._known:
+            self._known[module] = self._judged(predict(module, self._split.inputs))
+        return self._known[module]
+
+    def _judged(self, logits: Tensor) -> tuple[Scores, NDArray[np.bool_]]:
+        """Score outputs ``(n, classes)``, and tell which are right."""
+        labels = self._split.labels
+        expected = self._reference.argmax(1) if labels is None else labels.cpu()
+        scores = score_logits(logits, labels, reference_logits=self._reference)
+        return scores, (logits.argmax(1) == expected).numpy()

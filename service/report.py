@@ -17,7 +17,7 @@ from autoprune.service._report_sections import (
     verdict_section,
     warnings_section,
 )
-from autoprune.service.result import AmcView, JobResult, PolicyOutcome
+from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.wording import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 
 
@@ -82,13 +82,14 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             progress_figure(result),
         )
     )
-    return plots + [
-        plot for outcome in result.outcomes if outcome.amc for plot in _amc_plots(result, outcome, outcome.amc)
-    ]
+    return plots + [plot for outcome in result.outcomes for plot in amc_plots(result, outcome)]
 
 
-def _amc_plots(result: JobResult, outcome: PolicyOutcome, amc: AmcView) -> list[tuple[str, str, str, Figure]]:
-    """Return the plots of an amc search, as :func:`figures` does."""
+def amc_plots(result: JobResult, outcome: PolicyOutcome) -> list[tuple[str, str, str, Figure]]:
+    """Return the plots of an amc search, as :func:`figures` does; none of all others."""
+    amc = outcome.amc
+    if amc is None:
+        return []
     drawn = "Score" if amc.reward == "-error" else "Reward"
     start = f"The first {amc.warmup:,} episodes draw uniformly, before the agent is asked." if amc.warmup else ""
     return [

@@ -5,11 +5,13 @@ from pydantic import BaseModel, ConfigDict
 FORMAT = "autoprune-result/1"
 
 
-class _Value(BaseModel):
+class Value(BaseModel):
+    """Part of a result: never changed, and without fields that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ScoresView(_Value):
+class ScoresView(Value):
     """Quality of one network on one split; None without labels (top1, top5, loss) or with few classes (top5)."""
 
     top1: float | None
@@ -20,7 +22,7 @@ class ScoresView(_Value):
     images: int
 
 
-class GroupView(_Value):
+class GroupView(Value):
     """One channel group of the unpruned network.
 
     Attributes:
@@ -39,7 +41,7 @@ class GroupView(_Value):
     kernel: list[int] | None = None
 
 
-class TrialView(_Value):
+class TrialView(Value):
     """One evaluated candidate of a search.
 
     Attributes:
@@ -62,7 +64,7 @@ class TrialView(_Value):
         return not (self.probe or self.screened_out)
 
 
-class ScreeningView(_Value):
+class ScreeningView(Value):
     """How a search screened its proposals, and how well the cheap scores ranked the full ones.
 
     Attributes:
@@ -85,7 +87,7 @@ class ScreeningView(_Value):
     turned_off: str | None
 
 
-class AmcView(_Value):
+class AmcView(Value):
     """How a search of policy amc went.
 
     Attributes:
@@ -110,7 +112,7 @@ class AmcView(_Value):
     stopped_below: float | None
 
 
-class PolicyOutcome(_Value):
+class PolicyOutcome(Value):
     """What one policy found, and what became of it.
 
     Attributes:
@@ -154,7 +156,7 @@ class PolicyOutcome(_Value):
         return self.search_refit or self.search
 
 
-class JobResult(_Value):
+class JobResult(Value):
     """A whole job: the unpruned network, every policy's outcome, and the one to take.
 
     Attributes:

@@ -140,7 +140,7 @@ def amc_left(
     if not isinstance(searcher, Learner):
         return None
     file = directory / AGENT_ARTIFACT
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     searcher.save_agent(file)
     first = 2 if spec.warm_start else 1
     return AmcView(

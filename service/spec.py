@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -255,15 +255,24 @@ class JobSpec(BaseModel):
         return value
 
 
+#: A kind of spec.
+Spec = TypeVar("Spec", bound=JobSpec)
+
+
 def read_spec(values: Mapping[str, object]) -> JobSpec:
-    """Return the spec with these settings; the rest has its defaults.
+    """Return the spec with these settings; see :func:`read_as`."""
+    return read_as(JobSpec, values)
+
+
+def read_as(kind: type[Spec], values: Mapping[str, object]) -> Spec:
+    """Return the spec of this kind with these settings; the rest has its defaults.
 
     Raises:
         SpecError: Settings that do not exist, are of another type or out of range; names all of them.
 
     """
     try:
-        return JobSpec.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise SpecError(problems_of(error.errors(include_url=False))) from error
 
@@ -298,3 +307,4 @@ class Progress(BaseModel):
     policy: str | None = Field(
         default=None, description="The policy at work, if it is one's own stage.", examples=["uniform"]
     )
+    seed: int | None = Field(default=None, description="The seed of its search, in a comparison.", examples=[None])

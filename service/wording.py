@@ -1,6 +1,10 @@
-"""Policies of one job side by side, in words and rows: the same for the terminal and for the report."""
+"""Policies of one job side by side, in words and rows: the same for the terminal and for the report.
+
+What several seeds show is put into words in :mod:`autoprune.service.comparisons.words`.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -73,14 +77,19 @@ def noise(a: float, b: float, images: int) -> float:
 
 
 def verdicts(result: JobResult) -> list[str]:
-    """Say in plain words what the comparison shows, and how well screening ranked the candidates."""
+    """Say in plain words what the job shows, and what else is to be known about its searches."""
+    return [*_comparisons(result), *remarks(result)]
+
+
+def remarks(result: JobResult) -> list[str]:
+    """Say how well screening ranked the candidates, and what an agent knew before its search."""
     screened = [
         _screening(outcome.policy, outcome.screening)
         for outcome in result.outcomes
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
     amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
-    return [*_comparisons(result), *screened, *amc]
+    return [*screened, *amc]
 
 
 def _screening(policy: str, screening: ScreeningView) -> str:
@@ -180,6 +189,12 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    """List names for people: ``a``, ``a and b``, ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def shares(result: JobResult, cost: dict[str, int]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def outcome(policy: str, top1: float, trials: int, seed: int) -> PolicyOutcome:
         share = rng.uniform(0.7, 0.99) if probe else rng.uniform(0.44, 0.5)
         score = top1 + 0.02 - (0.0 if probe and rng.random() < 0.6 else abs(rng.gauss(0, 0.05)))
         cost = {name: int(share * full) for name, full in UNPRUNED.items()}
-        views.append(TrialView(number=number, objective=min(score, 0.99), cost=cost, probe=probe))
+        views.append(TrialView(number=number + 1, objective=min(score, 0.99), cost=cost, probe=probe))
     kept = {
         name: max(1, round(size * (0.7 if policy == "uniform" else rng.uniform(0.3, 1.0))))
         for name, size in zip(GROUPS, SIZES, strict=True)
