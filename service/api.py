@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from autoprune import __version__
-from autoprune.service import routes_datasets, routes_devices, routes_jobs, routes_models
+from autoprune.service import routes_comparisons, routes_datasets, routes_devices, routes_jobs, routes_models
 from autoprune.service.body_limit import BodyLimit
 from autoprune.service.dependencies import TheService
 from autoprune.service.problems import add_problem_handlers
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
     app = FastAPI(title="autoprune", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     add_problem_handlers(app)
     app.add_middleware(BodyLimit, max_upload_bytes=max(chosen.max_model_bytes, chosen.max_dataset_bytes))
-    for routes in (routes_models, routes_datasets, routes_jobs, routes_devices):
+    for routes in (routes_models, routes_datasets, routes_jobs, routes_comparisons, routes_devices):
         app.include_router(routes.router)
     app.add_api_route("/healthz", _health, summary="Whether the service works", tags=["service"])
     return app

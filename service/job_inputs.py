@@ -7,7 +7,7 @@ from autoprune.errors import AutopruneError
 from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.settings import Settings
-from autoprune.service.spec import JobSpec, SpecError
+from autoprune.service.spec import JobSpec, Spec, SpecError
 from autoprune.service.store import FileStore
 from autoprune.service.tables import DatasetRow, ModelRow
 
@@ -15,7 +15,7 @@ from autoprune.service.tables import DatasetRow, ModelRow
 BUILTIN = "digits"
 
 
-def resolve(spec: JobSpec, records: Records, store: FileStore, settings: Settings, job_id: str) -> JobSpec:
+def resolve(spec: Spec, records: Records, store: FileStore, settings: Settings, job_id: str) -> Spec:
     """Return the spec as the pipeline takes it: paths relative to the job's folder in place of ids.
 
     The paths are links to the store that carry the uploaded files' names, so that results and messages speak of those.

@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import TypeVar
 
-from sqlalchemy import Engine, case, create_engine, event, func, select, update
+from sqlalchemy import Engine, case, create_engine, event, func, inspect, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
@@ -13,7 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
-from autoprune.service.tables import ArtifactRow, DatasetRow, JobRow, JobState, Json, ModelRow, Table, now
+from autoprune.service.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, Json, ModelRow, Table, now
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
 
@@ -47,6 +47,7 @@ class Records:
         try:
             if create:
                 Table.metadata.create_all(self._engine)
+                _add_kind(self._engine)
             with self._session() as session:
                 session.scalar(select(func.count()).select_from(JobRow))
         except DatabaseError as error:
@@ -90,29 +91,31 @@ class Records:
         with self._session() as session:
             return session.scalars(select(kind).order_by(kind.number.desc()).limit(limit)).all()
 
-    def add_job(self, job_id: str, spec: Json) -> JobRow:
+    def add_job(self, job_id: str, spec: Json, *, kind: JobKind = JobKind.SEARCH) -> JobRow:
         """Queue a job."""
-        row = JobRow(id=job_id, spec=spec)
+        row = JobRow(id=job_id, spec=spec, kind=kind.value)
         with self._session.begin() as session:
             session.add(row)
         return row
 
-    def job(self, job_id: str) -> JobRow:
-        """Return one job.
+    def job(self, job_id: str, kind: JobKind | None = None) -> JobRow:
+        """Return one job, of this kind if one is given.
 
         Raises:
-            NotFoundError: No such id.
+            NotFoundError: No such id, or that of another kind.
 
         """
         with self._session() as session:
             row = session.scalar(select(JobRow).where(JobRow.id == job_id))
-        if row is None:
-            raise _not_found("job", job_id)
+        if row is None or kind not in (None, row.kind):
+            raise _not_found("comparison" if kind is JobKind.COMPARISON else "job", job_id)
         return row
 
-    def jobs(self, *, state: JobState | None = None, limit: int = 100) -> Sequence[JobRow]:
-        """Return the newest `limit` jobs, newest first, of one state or of all."""
+    def jobs(self, *, kind: JobKind | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[JobRow]:
+        """Return the newest `limit` jobs, newest first, of one kind or state or of all."""
         query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
+        if kind is not None:
+            query = query.where(JobRow.kind == kind.value)
         if state is not None:
             query = query.where(JobRow.state == state.value)
         with self._session() as session:
@@ -219,6 +222,14 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     """Let readers and one writer work at the same time, and check references."""
     for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "journal_mode = WAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _add_kind(engine: Engine) -> None:
+    """Bring records up to date that were made before jobs had kinds; all of theirs are searches."""
+    columns = inspect(engine).get_columns(JobRow.__tablename__)
+    if all(column["name"] != JobRow.kind.key for column in columns):
+        with engine.begin() as connection:
+            connection.execute(text(f"ALTER TABLE jobs ADD COLUMN kind VARCHAR NOT NULL DEFAULT '{JobKind.SEARCH}'"))
 
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:

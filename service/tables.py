@@ -30,6 +30,13 @@ class JobState(StrEnum):
         return tuple(state for state, targets in _NEXT.items() if self in targets)
 
 
+class JobKind(StrEnum):
+    """What a job runs."""
+
+    SEARCH = "search"
+    COMPARISON = "comparison"
+
+
 _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
@@ -113,6 +120,7 @@ class JobRow(Table):
     """One job.
 
     Attributes:
+        kind: What it runs, and so what its spec is of.
         attempts: How often a worker was started; a worker of an earlier attempt may no longer write.
         worker_pid: Process of the attempt that runs now.
 
@@ -123,6 +131,7 @@ class JobRow(Table):
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str] = mapped_column(default=JobKind.SEARCH.value, server_default=JobKind.SEARCH.value)
     state: Mapped[str] = mapped_column(default=JobState.QUEUED.value)
     spec: Mapped[Json]
     progress: Mapped[Json | None]

@@ -1,7 +1,7 @@
 """What REST shows of models, datasets, jobs and artifacts."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ from autoprune.service.spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, Progres
 from autoprune.service.tables import ArtifactRow, DatasetRow, JobRow, JobState, ModelRow
 
 EXAMPLE_JOB_ID = "job_5f1c0e1b8a7d4c7e9b1f2a3d"
+EXAMPLE_COMPARISON_ID = "cmp_0b8d2c6f4e1a4f7c9d3e5b7a"
 
 _Sha256 = Annotated[str, Field(description="Hash of the content.", examples=["2c26b46b68ffc68ff99b453c1d304134" * 2])]
 _SizeBytes = Annotated[int, Field(description="Size of the file.", examples=[3_461_120])]
@@ -107,7 +108,7 @@ class JobView(_View):
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, row: JobRow) -> "JobView":
+    def of(cls, row: JobRow) -> Self:
         """Show a record."""
         return cls(
             id=row.id,
@@ -121,6 +122,12 @@ class JobView(_View):
             started_at=row.started_at,
             finished_at=row.finished_at,
         )
+
+
+class ComparisonView(JobView):
+    """A comparison, and how far it is: a job over several seeds."""
+
+    id: str = Field(examples=[EXAMPLE_COMPARISON_ID])
 
 
 class ArtifactView(_View):

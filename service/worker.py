@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.device_records import DeviceRecords
 from autoprune.service.failure import kind_of
 from autoprune.service.job_inputs import resolve
@@ -22,7 +24,7 @@ from autoprune.service.records import Records
 from autoprune.service.settings import Settings
 from autoprune.service.spec import JobSpec, Progress
 from autoprune.service.store import FileStore
-from autoprune.service.tables import ArtifactRow, JobState, Json
+from autoprune.service.tables import ArtifactRow, JobKind, JobState, Json
 
 #: Least time between two progress records of the same stage.
 PROGRESS_S = 0.25
@@ -81,16 +83,27 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
 
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
     """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
-    spec = JobSpec.model_validate(records.job(job_id).spec)
-    resolved = resolve(spec, records, FileStore(settings.home / "store"), settings, job_id)
-    from autoprune.service.pipeline import run_job  # imports torch: what fails without it fails sooner
-
+    row, store = records.job(job_id), FileStore(settings.home / "store")
+    kind = ComparisonSpec if row.kind == JobKind.COMPARISON else JobSpec
+    resolved = resolve(kind.model_validate(row.spec), records, store, settings, job_id)
+    run = _pipeline(resolved)
     os.chdir(settings.job_folder(job_id))
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
     progress = _ProgressWriter(records, job_id, attempt)
-    timer = _timer(resolved, records, FileStore(settings.home / "store"), stop)
-    run_job(resolved, artifacts, progress=progress, should_stop=stop.is_set, timer=timer)
+    timer = _timer(resolved, records, store, stop)
+    run(artifacts, progress=progress, should_stop=stop.is_set, timer=timer)
+
+
+def _pipeline(spec: JobSpec) -> Callable[..., object]:
+    """Return what runs a spec; imports torch, so what fails without it should fail sooner."""
+    if isinstance(spec, ComparisonSpec):
+        from autoprune.service.comparisons.runner import run_comparison
+
+        return partial(run_comparison, spec)
+    from autoprune.service.pipeline import run_job
+
+    return partial(run_job, spec)
 
 
 def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":
@@ -109,11 +122,11 @@ class _ProgressWriter:
 
     def __init__(self, records: Records, job_id: str, attempt: int) -> None:
         self._records, self._job_id, self._attempt = records, job_id, attempt
-        self._last: tuple[str, str | None] | None = None
+        self._last: tuple[str, str | None, int | None] | None = None
         self._next_s = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        stage = (progress.stage, progress.policy)
+        stage = (progress.stage, progress.policy, progress.seed)
         if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
             return
         self._last, self._next_s = stage, time.monotonic() + PROGRESS_S

@@ -11,6 +11,9 @@ BASELINE = "uniform"
 #: The usual line below which a difference is said not to be chance.
 SIGNIFICANT = 0.05
 
+#: Below this, a probability is not written out.
+SMALL = 0.001
+
 
 def verdicts(result: ComparisonResult) -> list[str]:
     """Say who beats uniform pruning, who leads when, what the figures rest on, and what they do not show."""
@@ -33,7 +36,12 @@ def p_text(p: float | None) -> str:
     """Write a probability for people; a dash where there is none."""
     if p is None:
         return "-"
-    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+    return f"{p:.3f}" if p >= SMALL else f"below {SMALL}"
+
+
+def _p(p: float) -> str:
+    """Write a probability within a sentence."""
+    return f"p = {p:.3f}" if p >= SMALL else f"p < {SMALL}"
 
 
 def ends_text(milestone: MilestoneView) -> str:
@@ -94,7 +102,7 @@ def _verdict(result: ComparisonResult, policy: PolicyView, uniform: PolicyView, 
         side = "above" if found.mean > 0 else "below"
         where = f"{points} {side} {BASELINE}" if found.mean else f"level with {BASELINE}"
         return f"{name} ends {where} ({figures})."
-    test = "all of them end alike" if pair.t_p is None else f"paired t-test p = {p_text(pair.t_p)}"
+    test = "all of them end alike" if pair.t_p is None else f"paired t-test {_p(pair.t_p)}"
     spread = f"95%: {100 * found.low:+.1f} to {100 * found.high:+.1f} over {_seeds(found.n)}, {test}"
     if found.low > 0:
         return f"{name} beats {BASELINE} by {points}, by more than the interval ({spread}; {figures})."
@@ -112,7 +120,7 @@ def _on_images(result: ComparisonResult, pair: PairView) -> str:
     chance = "more than chance" if pair.mcnemar_p < SIGNIFICANT else "on so few images that can be chance"
     return (
         f"Of the {images:,} images {pair.only_first:,} are right with its delivered network only and "
-        f"{pair.only_second:,} with {pair.second}'s only: {chance} (McNemar's p = {p_text(pair.mcnemar_p)})."
+        f"{pair.only_second:,} with {pair.second}'s only: {chance} (McNemar's {_p(pair.mcnemar_p)})."
     )
 
 

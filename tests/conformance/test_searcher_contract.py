@@ -10,7 +10,7 @@ from autoprune.problem import PruningProblem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.journal import Journal
-from autoprune.search.policies import POLICIES, make_searcher
+from autoprune.search.policies import POLICIES, WITHOUT_SEED, make_searcher
 from autoprune.search.searcher import Proposal, Trial
 from tests.search.small_problems import FormulaEvaluator, small_problem
 
@@ -41,9 +41,10 @@ def search(
     *,
     batch: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
+    seed: int = 3,
 ) -> SearchResult:
     """Run a search with a journal in memory unless one is given."""
-    searcher = make_searcher(name, problem, seed=3, evaluations=EVALUATIONS)
+    searcher = make_searcher(name, problem, seed=seed, evaluations=EVALUATIONS)
     with Journal("sqlite://") as fresh:
         return run_search(
             problem,
@@ -165,3 +166,9 @@ def test_at_most_n_are_proposed_and_the_end_is_final(name: str) -> None:
         searcher.tell(tried(problem, proposals))
     assert searcher.ask(3) == []
     assert searcher.name == name
+
+
+def test_seeds_matter_unless_the_policy_says_that_they_do_not(name: str) -> None:
+    problem = PROBLEMS["macs"]
+    same = search(name, problem, seed=3).trials == search(name, problem, seed=4).trials
+    assert same == (name in WITHOUT_SEED)

@@ -50,16 +50,18 @@ class Live:
         job: dict[str, Any] = answer.json()
         return job
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id: str, address: str = "jobs") -> dict[str, Any]:
         """Return a job as it is now."""
-        job: dict[str, Any] = self.client.get(f"/v1/jobs/{job_id}").json()
+        job: dict[str, Any] = self.client.get(f"/v1/{address}/{job_id}").json()
         return job
 
-    def wait(self, job_id: str, until: Callable[[dict[str, Any]], bool], timeout_s: float = 60) -> dict[str, Any]:
+    def wait(
+        self, job_id: str, until: Callable[[dict[str, Any]], bool], timeout_s: float = 60, address: str = "jobs"
+    ) -> dict[str, Any]:
         """Return a job once `until` holds."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            job = self.job(job_id)
+            job = self.job(job_id, address)
             if until(job):
                 return job
             assert job["state"] not in FINAL, job
@@ -67,9 +69,9 @@ class Live:
         log = self.settings.job_folder(job_id) / "worker.log"
         raise AssertionError(f"{job}\n{log.read_text() if log.exists() else ''}")
 
-    def finished(self, job_id: str, timeout_s: float = 60) -> dict[str, Any]:
-        """Return a job once it has ended."""
-        return self.wait(job_id, lambda job: job["state"] in FINAL, timeout_s)
+    def finished(self, job_id: str, timeout_s: float = 60, address: str = "jobs") -> dict[str, Any]:
+        """Return a job, or what else is at `address`, once it has ended."""
+        return self.wait(job_id, lambda job: job["state"] in FINAL, timeout_s, address)
 
 
 @contextlib.contextmanager

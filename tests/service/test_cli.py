@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,9 @@ from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.service import _cli_options
 from autoprune.service.amc_options import AmcOptions
-from autoprune.service.cli import app, search
+from autoprune.service.cli import app, compare, search
+from autoprune.service.comparisons.result import ComparisonResult
+from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.demo_network import demo_network, train_demo_network
 from autoprune.service.locks import held
 from autoprune.service.result import JobResult
@@ -53,7 +56,7 @@ print('heavy:', sorted({heavy}))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
-    for command in ("inspect", "search", "finetune", "export", "demo", "serve", "device"):
+    for command in ("inspect", "search", "compare", "finetune", "export", "demo", "serve", "device"):
         assert command in done.stdout
 
 
@@ -163,6 +166,9 @@ def test_finetune_improves_a_pruned_network_and_keeps_its_cost(model: Path, plan
         ((*AMC, "--amc-experience"), "needs a policy before it"),
         ((*AMC, "--amc-agent", "nowhere.safetensors", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
         ((*AMC, "--amc-agent", "{model}", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
+        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--seeds", "0"), "seeds: Input should be"),
+        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--evaluations", "2", "-o", "{out}"),
+         "allow more"),
         (("serve", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 - it is refused
         (("serve", "--log-level", "loud"), "--log-level"),
     ],
@@ -199,6 +205,18 @@ def test_defaults_are_those_of_a_job() -> None:
     amc = {name.removeprefix("amc_"): default for name, default in named.items() if name.startswith("amc_")}
     assert set(amc) == set(AmcOptions.model_fields)
     assert AmcOptions(**{name: default for name, default in amc.items() if default is not None}) == AmcOptions()
+
+
+def test_compare_has_the_options_of_search_and_the_defaults_of_a_comparison() -> None:
+    theirs, own = signature(search).parameters, signature(compare).parameters
+    defaults = {field: info.default for field, info in ComparisonSpec.model_fields.items()}
+    assert set(own) - set(theirs) == {"seeds"}
+    for name in own:
+        if name in ("policies", "seed", "seeds"):
+            default = own[name].default
+            assert (tuple(default) if name == "policies" else default) == defaults[name]
+        else:
+            assert own[name] == theirs[name]
 
 
 def test_weights_of_an_architecture_may_be_named_either_way() -> None:
@@ -239,3 +257,21 @@ def test_one_search_at_a_time_in_a_folder(model: Path, tmp_path: Path) -> None:
     with held(tmp_path / ".lock"):
         _, stderr = run("search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path, code=2)
     assert "another search is running there" in stderr
+
+
+def test_compare_prints_a_table_what_it_means_and_where_the_files_lie(model: Path, tmp_path: Path) -> None:
+    command = ["compare", model, "--data", "digits", "--budget", "macs=50%", "--policy", "exact", "--seeds", "2",
+               "--evaluations", "7", "--fit-images", "300", "--no-refit", "-o", tmp_path]  # fmt: skip
+    stdout, stderr = run(*command)
+    text = " ".join(stdout.split())
+    for expected in ("mean ± half of the 95% interval over seeds", "sensitivity", "over 2 seeds", "draw nothing",
+                     "At equal time", "report.html", "comparison.csv"):  # fmt: skip
+        assert expected in text, expected
+    assert "search, exact, seed 1 7/7" in stderr
+    again, _ = run(*command, "--json")
+    result = ComparisonResult.model_validate_json(again)
+    assert (result.computed, result.seeds) == (0, [0, 1])
+    _, refused = run(*command, "--seeds", "3", code=2)
+    assert "holds the results of a job with other settings (seeds)" in refused
+    _, refused = run("search", *command[1:8], "--evaluations", "7", "-o", tmp_path, code=2)
+    assert "holds the results of a job with other settings" in refused

@@ -17,11 +17,14 @@ from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME
 from autoprune.latency_tables.table import Calibration, Conditions, LatencyTable
 from autoprune.latency_tables.unit import Unit
+from autoprune.search.journal import Journal
+from autoprune.service.comparisons.runner import run_comparison
+from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.latency_check import Timer
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
-from autoprune.service.spec import JobSpec, read_spec
+from autoprune.service.spec import JobSpec, read_as, read_spec
 from tests.made_up_tables import made_up_table
 
 
@@ -152,6 +155,23 @@ def test_a_policy_with_one_proposal_is_narrowed_until_it_holds(model: Path, tabl
     assert len(expected.outcomes[0].trials) == 1
     assert len(found.outcomes[0].trials) == 2
     assert found.outcomes[0].cost["latency"] < expected.outcomes[0].cost["latency"] * 0.6 / 0.63
+
+
+def test_a_comparison_times_the_candidates_of_every_seed_and_counts_what_it_evaluates_for_that(
+    model: Path, table: Path, tmp_path: Path
+) -> None:
+    values = _spec(model, table, policies=["exact"], evaluations=7, refit=False).model_dump()
+    spec = read_as(ComparisonSpec, {**values, "seeds": 2})
+    found = run_comparison(spec, tmp_path, timer=_device(0.63, 0.59))
+    uniform, *others = found.runs  # timed first: too slow at first, then narrowed
+    assert len(uniform.trials) == 2
+    assert all(len(run.trials) <= 7 for run in others)
+    assert uniform.trials[1].cost["latency"] < uniform.trials[0].cost["latency"] * 0.6 / 0.63
+    assert uniform.seconds is not None
+    assert {run.seed for run in others if run.policy == "exact"} == {0, 1}
+    with Journal.open(tmp_path / "journal.sqlite") as journal:
+        assert found.computed == found.distinct == len(journal)
+    assert list(found.fronts) == ["latency"]
 
 
 def test_a_job_whose_candidates_are_all_too_slow_fails(model: Path, table: Path, tmp_path: Path) -> None:

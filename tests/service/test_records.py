@@ -1,13 +1,15 @@
 """Guarded transitions, exactly-once claims, and records that other processes see."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from autoprune.service.records import JobStateError, NotFoundError, Records
 from autoprune.service.settings import Settings, SettingsError
-from autoprune.service.tables import ArtifactRow, DatasetRow, JobState, ModelRow
+from autoprune.service.tables import ArtifactRow, DatasetRow, JobKind, JobState, ModelRow
 
 
 @pytest.fixture
@@ -81,6 +83,30 @@ def test_cancelling(records: Records) -> None:
         records.request_cancel("done")
     with pytest.raises(NotFoundError, match="no job has the id 'none'"):
         records.request_cancel("none")
+
+
+def test_kinds_share_one_queue_and_are_told_apart(records: Records) -> None:
+    records.add_job("a", {})
+    records.add_job("b", {}, kind=JobKind.COMPARISON)
+    assert [row.id for row in records.jobs()] == ["b", "a"]
+    assert [row.id for row in records.jobs(kind=JobKind.COMPARISON)] == ["b"]
+    assert [records.claim().id, records.claim().id] == ["a", "b"]  # type: ignore[union-attr]
+    assert records.job("b", JobKind.COMPARISON).kind == records.job("b").kind == "comparison"
+    with pytest.raises(NotFoundError, match="no comparison has the id 'a'; GET /v1/comparisons"):
+        records.job("a", JobKind.COMPARISON)
+    with pytest.raises(NotFoundError, match="no job has the id 'b'"):
+        records.job("b", JobKind.SEARCH)
+
+
+def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    with closing(Records(url, create=True)) as records:
+        records.add_job("a", {"threads": 1})
+    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as connection:
+        connection.execute("ALTER TABLE jobs DROP COLUMN kind")
+    for _ in range(2):
+        with closing(Records(url, create=True)) as records:
+            assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
 
 
 def test_the_same_content_is_recorded_once(records: Records) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,72 +10,25 @@ from plotly.graph_objects import Figure
 from autoprune.service.report import figures, render_report, write_report
 from autoprune.service.result import JobResult
 from autoprune.service.wording import amount, duration, noise, verdicts
+from tests.service.pages import HOSTILE, Page
 from tests.service.result_samples import sample_result, scores
-
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-HOSTILE = "</script><img src=x onerror=alert(1)>&\"'"
-
-
-class _Page(HTMLParser):
-    """Collects what a page holds, and checks that elements close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.text = ""
-        self.scripts: list[str] = []
-        self.heads: list[int] = []
-        self.columns: list[int] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.columns.append(0)
-        if tag in ("th", "td"):
-            self.columns[-1] += 1
-        if tag == "script":
-            self.scripts.append("")
-        if tag == "table":
-            self.heads.append(len(self.columns))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts[-1] += data
-        elif self.open and self.open[-1] != "style":
-            self.text += data
 
 
 @pytest.fixture(scope="module")
-def page() -> _Page:
-    return _Page(render_report(sample_result(warnings=("mind the splits",))))
+def page() -> Page:
+    return Page(render_report(sample_result(warnings=("mind the splits",))))
 
 
-def test_is_valid_and_self_contained(page: _Page) -> None:
-    loads = [(tag, value) for tag, name, value in page.attributes if name in ("src", "href", "srcset", "action")]
-    assert all(tag == "a" and value.startswith("./") for tag, value in loads)
-    policy = next(value for _, name, value in page.attributes if name == "content" and "default-src" in value)
-    assert "default-src 'none'" in policy
-    assert "unsafe-eval" not in policy
+def test_is_valid_and_self_contained(page: Page) -> None:
+    page.check_self_contained()
     assert ("html", "lang", "en") in page.attributes
 
 
-def test_tables_are_regular(page: _Page) -> None:
-    ends = [*page.heads[1:], len(page.columns)]
-    for start, end in zip(page.heads, ends, strict=True):
-        assert end - start >= 2
-        assert len(set(page.columns[start:end])) == 1
+def test_tables_are_regular(page: Page) -> None:
+    page.check_tables()
 
 
-def test_says_what_a_reader_needs(page: _Page) -> None:
+def test_says_what_a_reader_needs(page: Page) -> None:
     for expected in (
         "digits_cnn.onnx pruned to macs=50%", "uniform", "sensitivity", "206,336", "412,672", "mind the splits",
         "block2.conv1", "frozen: feeds the network's output", "residual stream, left whole (opt-in)",
@@ -102,7 +54,7 @@ def test_escapes_hostile_names() -> None:
     text = json.dumps(sample_result(model=HOSTILE, warnings=(HOSTILE,)).model_dump())
     hostile = json.dumps(HOSTILE)[1:-1]
     text = text.replace('"sensitivity"', f'"{hostile}"').replace("block2.conv1", hostile).replace("digits", hostile)
-    page = _Page(render_report(JobResult.model_validate_json(text)))
+    page = Page(render_report(JobResult.model_validate_json(text)))
     assert not [tag for tag, name, _ in page.attributes if tag == "img" or name.startswith("on")]
     assert len(page.scripts) == 3  # figures, plotly, ours
     plots = json.loads(page.scripts[0])
@@ -145,7 +97,7 @@ def test_works_without_labels_finetuning_and_latency(tmp_path: Path) -> None:
         found.update(search_finetuned=None, report_finetuned=None)
         found["certificate"]["latency"] = None
     write_report(JobResult.model_validate(data), tmp_path / "report.html")
-    page = _Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "agreement with the unpruned network" in page.text
     assert "Latency was not measured" in page.text
     assert "fine-tuned, report split" not in page.text
