@@ -98,12 +98,12 @@ def _verdict(result: ComparisonResult, policy: PolicyView, uniform: PolicyView, 
     found, points = pair.difference, f"{abs(100 * pair.difference.mean):.1f} points"
     name, label = policy.policy, metric(result.delivered).label
     figures = f"{percent(policy.report.mean)} against {percent(uniform.report.mean)} {label} on the report images"
-    if found.low is None or found.high is None:
-        side = "above" if found.mean > 0 else "below"
-        where = f"{points} {side} {BASELINE}" if found.mean else f"level with {BASELINE}"
-        return f"{name} ends {where} ({figures})."
-    test = "all of them end alike" if pair.t_p is None else f"paired t-test {_p(pair.t_p)}"
-    spread = f"95%: {100 * found.low:+.1f} to {100 * found.high:+.1f} over {_seeds(found.n)}, {test}"
+    if found.low is None or found.high is None or pair.t_p is None:  # one seed, or all seeds alike
+        where = f"{points} {'above' if found.mean > 0 else 'below'}" if abs(found.mean) > 1e-9 else "level with"
+        alike = f", alike with all of {_seeds(found.n)}: these show no spread" if found.n > 1 else ""
+        return f"{name} ends {where} {BASELINE} ({figures}){alike}."
+    ends = f"95%: {100 * found.low:+.1f} to {100 * found.high:+.1f} over {_seeds(found.n)}"
+    spread = f"{ends}, paired t-test {_p(pair.t_p)}"
     if found.low > 0:
         return f"{name} beats {BASELINE} by {points}, by more than the interval ({spread}; {figures})."
     if found.high < 0:

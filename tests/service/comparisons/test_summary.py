@@ -73,7 +73,8 @@ def test_verdicts_go_by_the_interval() -> None:
     assert "random does not beat uniform by more than the interval: +0.3 points" in said(result, "random")
     assert "on so few images that can be chance" in said(result, "random")
     assert "amc is worse than uniform by 9.7 points, by more than the interval" in said(result, "amc")
-    assert "all of them end alike" in said(result, "netadapt")
+    assert "netadapt ends 5.0 points above uniform" in said(result, "netadapt")
+    assert "alike with all of 3 seeds: these show no spread" in said(result, "netadapt")
 
 
 def test_one_seed_shows_nothing_about_the_spread_and_the_words_say_so() -> None:
