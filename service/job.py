@@ -102,7 +102,7 @@ def start_job(
     for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
         stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
-    check_searchers(spec, inputs.problem)
+    check_searchers(spec, inputs.problem, directory)
     job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed)
     network = inputs.problem.network
     images = inputs.splits.search.inputs[:PARITY_IMAGES]

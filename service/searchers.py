@@ -55,14 +55,14 @@ class Found:
     amc: AmcView | None = None
 
 
-def check_searchers(spec: JobSpec, problem: PruningProblem) -> None:
-    """Refuse now what would only be found out once the policies before have searched.
+def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> None:
+    """Refuse now what would only be found out once the policies before have searched; `directory` is the job's.
 
     Afterwards the agent's library is there, so that importing it is not counted as time of a search.
 
     Raises:
         SearchError: Too few evaluations for a policy, TensorBoard is missing, or the agent to go on with cannot be
-            used.
+            used, or would be overwritten: the job, run again, would begin with another one.
 
     """
     own = spec.evaluations - spec.warm_start
@@ -73,6 +73,11 @@ def check_searchers(spec: JobSpec, problem: PruningProblem) -> None:
     if AMC not in spec.policies:
         return
     check_log(spec)
+    agent = spec.amc.agent
+    if agent is not None and Path(agent).resolve() == (directory / AGENT_ARTIFACT).resolve():
+        raise SearchError(
+            f"the agent {agent} lies where this job leaves its own; choose another output folder, or copy it"
+        )
     _amc(spec, problem, 1, ())
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from autoprune.certificate import file_sha256
 from autoprune.envs.rewards import REWARDS
+from autoprune.errors import SearchError
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.driver import run_search
 from autoprune.search.journal import Journal
@@ -141,6 +143,16 @@ def test_an_agent_goes_on_in_a_search_with_another_budget(
     assert any("went on with an agent that was trained before" in text for text in verdicts(result))
     with safe_open(tmp_path / AGENT_ARTIFACT, "np") as file:
         assert json.loads(file.metadata()["agent"])["episodes"] == EXPERIENCE + EVALUATIONS + 2
+
+
+def test_an_agent_that_the_job_would_overwrite_is_refused(
+    job: tuple[JobResult, Path], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / AGENT_ARTIFACT).parent.mkdir()
+    shutil.copy(job[1] / AGENT_ARTIFACT, tmp_path / AGENT_ARTIFACT)
+    with pytest.raises(SearchError, match="lies where this job leaves its own"):
+        run_job(spec_of(model, {"agent": str(tmp_path / AGENT_ARTIFACT)}, policies=["amc"]), tmp_path)
+    assert file_sha256(tmp_path / AGENT_ARTIFACT) == file_sha256(job[1] / AGENT_ARTIFACT)
 
 
 def test_an_early_stop_is_said(model: Path, tmp_path: Path) -> None:
