@@ -11,7 +11,7 @@ import pytest
 
 from autoprune.envs.layer_features import LayerFeatures
 from autoprune.envs.layerwise_pruning import LayerwisePruningEnv
-from autoprune.errors import SearchError
+from autoprune.errors import Cancelled, SearchError
 from autoprune.problem import PruningProblem
 from autoprune.search.amc.agent import AmcAgent, Observation
 from autoprune.search.amc.searcher import LAST_EPISODES, Amc, expected_gain, transitions
@@ -19,7 +19,7 @@ from autoprune.search.amc.settings import AmcSettings
 from autoprune.search.driver import SearchResult, run_search
 from autoprune.search.journal import Journal
 from autoprune.search.local_pool import local_pool
-from autoprune.search.pool import EvaluationPool
+from autoprune.search.pool import EvaluationPool, ShouldStop, never
 from autoprune.search.random_search import RandomSearch
 from autoprune.search.screening import Screening
 from autoprune.search.searcher import Searcher
@@ -231,6 +231,38 @@ def test_parallel_episodes_in_two_processes_leave_the_same_trials_and_the_same_a
         assert search(shared, 24, pool=pool).trials == expected
     shared.save_agent(tmp_path / "shared")
     assert (tmp_path / "shared").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_a_search_with_everything_switched_on_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    settings = replace(FAST, warmup_episodes=5, parallel_episodes=8, fill=True, free_episodes=3, stop_early=True)
+    experience = search(RandomSearch(PROBLEM, 1), 10).trials
+
+    def run(journal: Journal, name: str, should_stop: ShouldStop = never) -> SearchResult:
+        amc = Amc(PROBLEM, 3, 30, settings, experience=experience, log=tmp_path / f"log {name}")
+        result = run_search(
+            PROBLEM,
+            FormulaEvaluator(PROBLEM, WEIGHTS, noise=0.01),
+            amc,
+            evaluations=30,
+            journal=journal,
+            batch=16,
+            screening=Screening(20, keep=0.25, audit=6),
+            should_stop=should_stop,
+        )
+        amc.save_agent(tmp_path / name)
+        return result
+
+    with Journal("sqlite://") as journal:
+        whole = run(journal, "whole")
+    for allowed in (20, 45):
+        answers = iter([False] * allowed)
+        with Journal("sqlite://") as journal:
+            with pytest.raises(Cancelled):
+                run(journal, "stopped", lambda answers=answers: next(answers, True))
+            resumed = run(journal, "resumed")
+        assert resumed.trials == whole.trials
+        assert resumed.evaluated < whole.evaluated
+        assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_an_agent_goes_on_with_another_network_and_budget(tmp_path: Path) -> None:
