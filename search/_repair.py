@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.problem import PruningProblem
+from autoprune.pruning.width_problem import WidthProblem
 from autoprune.search._chain import total
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def fitting(problem: PruningProblem, errors: Sequence[Floats], choices: Sequence[Counts]) -> Counts:
+def fitting(problem: WidthProblem, errors: Sequence[Floats], choices: Sequence[Counts]) -> Counts:
     """Return the best of `choices`, each narrowed until it holds the limits of `problem` and widened while it does.
 
     A choice is one index into the allowed widths per group, ``(n_groups,)``; `errors` are those of all widths.
@@ -21,7 +21,7 @@ def fitting(problem: PruningProblem, errors: Sequence[Floats], choices: Sequence
     return min(fitted, key=lambda choice: total(errors, choice))
 
 
-def _narrowed(problem: PruningProblem, errors: Sequence[Floats], choice: Counts) -> Counts:
+def _narrowed(problem: WidthProblem, errors: Sequence[Floats], choice: Counts) -> Counts:
     """Narrow one group at a time, that which adds the least error per cost saved, until all limits hold.
 
     Every step narrows a group, and the smallest widths of all fit, so this ends. Where no single group saves anything
@@ -46,7 +46,7 @@ def _narrowed(problem: PruningProblem, errors: Sequence[Floats], choice: Counts)
     return choice
 
 
-def _widened(problem: PruningProblem, errors: Sequence[Floats], choice: Counts) -> Counts:
+def _widened(problem: WidthProblem, errors: Sequence[Floats], choice: Counts) -> Counts:
     """Widen one group at a time, that which takes away the most error, while all limits hold."""
     while True:
         gains = [
@@ -83,7 +83,7 @@ def _moved(choice: Counts, group: int, width: int) -> Counts:
     return moved
 
 
-def _excess(problem: PruningProblem, choice: Counts) -> float:
+def _excess(problem: WidthProblem, choice: Counts) -> float:
     """Return by which shares a choice really exceeds the limits of `problem`, added up; 0 if it fits."""
     cost = problem.cost([int(width[index]) for width, index in zip(problem.widths, choice, strict=True)])
     return sum(max(0, cost[quantity] - most) / max(1, most) for quantity, most in problem.limits.items())

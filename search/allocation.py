@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import SearchError
-from autoprune.problem import Counts, PruningProblem
+from autoprune.pruning.width_problem import Counts, WidthProblem
 from autoprune.search._chain import total
 from autoprune.search._labels import best_choice
 from autoprune.search._limited_costs import LimitedCosts
@@ -55,7 +55,7 @@ class Allocated:
     optimal: bool
 
 
-def allocate(problem: PruningProblem, errors: Sequence[Floats]) -> Counts:
+def allocate(problem: WidthProblem, errors: Sequence[Floats]) -> Counts:
     """Return the kept counts, ``(n_groups,)``, with the least sum of errors within all limits of `problem`.
 
     See :meth:`Allocation.solve`. To solve a problem for many errors, make one :class:`Allocation`.
@@ -71,18 +71,18 @@ class Allocation:
 
     """
 
-    def __init__(self, problem: PruningProblem) -> None:
+    def __init__(self, problem: WidthProblem) -> None:
         """Find out which groups meet, and what they cost."""
         self.problem = problem
         tables = problem.costs.pairwise(problem.widths, only=problem.limits)
-        smallest = np.zeros(len(problem.groups), dtype=np.int64)
+        smallest = np.zeros(len(problem.widths), dtype=np.int64)
         self._exact = all(tables[quantity].exact for quantity in problem.limits)
         limits = {
             quantity: most if tables[quantity].exact else max(most, tables[quantity].at(smallest))
             for quantity, most in problem.limits.items()
         }
         costs = LimitedCosts([tables[quantity] for quantity in limits], list(limits.values()))
-        everything, first = range(len(problem.groups)), find_cut(costs.meets)
+        everything, first = range(len(problem.widths)), find_cut(costs.meets)
         if first:
             rest = [group for group in everything if group not in first]
             cuts = [first, find_cut(costs.meets, rest)]

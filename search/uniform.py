@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.problem import Counts, PruningProblem
 from autoprune.pruning.policy import PruningPolicy
+from autoprune.pruning.width_problem import Counts, WidthProblem
 from autoprune.search.searcher import InOrder, Proposal, Trial
 
 
@@ -20,7 +20,7 @@ class Uniform:
 
     name = "uniform"
 
-    def __init__(self, problem: PruningProblem) -> None:
+    def __init__(self, problem: WidthProblem) -> None:
         """Find the ratio by bisection; no evaluation."""
         self._proposals = [Proposal(uniform_policy(problem))]
         self._order = InOrder()
@@ -36,9 +36,9 @@ class Uniform:
         self._proposals = []
 
 
-def uniform_policy(problem: PruningProblem) -> PruningPolicy:
+def uniform_policy(problem: WidthProblem) -> PruningPolicy:
     """Return the largest network with one ratio for all groups, up to rounding, that holds the budget."""
-    n = len(problem.groups)
+    n = len(problem.widths)
     low, high = 0.0, math.nextafter(1.0, 0.0)  # low breaks the budget, high holds it
     while (middle := (low + high) / 2) not in (low, high):
         if problem.fits(problem.kept(PruningPolicy.uniform(middle, n))):
@@ -48,7 +48,7 @@ def uniform_policy(problem: PruningProblem) -> PruningPolicy:
     return problem.policy(_give_back(problem, problem.kept(PruningPolicy.uniform(high, n)), high))
 
 
-def _give_back(problem: PruningProblem, kept: Counts, ratio: float) -> Counts:
+def _give_back(problem: WidthProblem, kept: Counts, ratio: float) -> Counts:
     """Widen groups by one allowed width each while the budget holds, those pruned furthest beyond `ratio` first."""
     lost = (1 - ratio) - kept / problem.costs.full()
     for index in np.argsort(-lost, kind="stable").tolist():

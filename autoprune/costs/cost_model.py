@@ -34,16 +34,16 @@ from autoprune.network.network import Network
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Costs of all policies over `groups`; exact integers. All but latency never decrease in any kept count.
+    """Costs of all policies over decision groups; exact integers. All but latency never decrease in any kept count.
 
     Attributes:
-        groups: The decision groups, in the order of the kept counts.
+        sizes: Units of the decision groups, in the order of the kept counts.
         layers: Names of the layers that cost something.
         latency: Latency on a device; None where no table was given.
 
     """
 
-    groups: tuple[ChannelGroup, ...]
+    sizes: tuple[int, ...]
     layers: tuple[str, ...]
     _into: Side
     _out: Side
@@ -98,7 +98,7 @@ class CostModel:
 
     def full(self) -> Counts:
         """Return the kept counts of the unpruned network, ``(n_groups,)``."""
-        return np.array([len(group) for group in self.groups], dtype=np.int64)
+        return np.array(self.sizes, dtype=np.int64)
 
     def _form(self, per_pair: Counts, per_output: Counts, fixed: int) -> QuadraticForm:
         """Multiply out the sum over all layers of ``per_pair * inputs * outputs + per_output * outputs``."""
@@ -113,7 +113,7 @@ class CostModel:
 
     def _channels(self, kept: Sequence[int] | Counts) -> tuple[Counts, Counts]:
         counts = np.asarray(kept, dtype=np.int64)
-        assert counts.shape == (len(self.groups),), f"expected {len(self.groups)} kept counts, found {counts.shape}"
+        assert counts.shape == (len(self.sizes),), f"expected {len(self.sizes)} kept counts, found {counts.shape}"
         return self._into.at(counts), self._out.at(counts)
 
 
@@ -138,7 +138,7 @@ def cost_model(
     """
     rows = _rows(network, all_groups)
     whole = CostModel(
-        tuple(groups),
+        tuple(len(group) for group in groups),
         tuple(row.layer for row in rows),
         Side.of([row.into for row in rows], groups, all_groups.n_units),
         Side.of([row.out for row in rows], groups, all_groups.n_units),
