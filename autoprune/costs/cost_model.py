@@ -13,8 +13,9 @@ One definition each, used everywhere:
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -95,6 +96,48 @@ class CostModel:
         """Return MACs per layer for kept units per group, ``(n_groups,)``."""
         into, out = self._channels(kept)
         return dict(zip(self.layers, (self._macs_per_pair * into * out).tolist(), strict=True))
+
+    def to_arrays(self) -> tuple[dict[str, Counts], dict[str, Any]]:
+        """Return all of it as arrays of whole numbers, by name, and as JSON-ready data: the same costs in a file."""
+        arrays = {
+            "into.per_unit": self._into.per_unit,
+            "into.offset": self._into.offset,
+            "out.per_unit": self._out.per_unit,
+            "out.offset": self._out.offset,
+            "macs_per_pair": self._macs_per_pair,
+            "params_per_pair": self._params_per_pair,
+            "params_per_output": self._params_per_output,
+        }
+        data: dict[str, Any] = {
+            "sizes": list(self.sizes),
+            "layers": list(self.layers),
+            "fixed_params": self._fixed_params,
+            "description_bytes": self._description_bytes,
+            "latency": None,
+        }
+        if self.latency is not None:
+            latency, data["latency"] = self.latency.to_arrays()
+            arrays |= {f"latency.{name}": array for name, array in latency.items()}
+        return arrays, data
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Counts], data: Mapping[str, Any]) -> "CostModel":
+        """Return the model of which :meth:`to_arrays` made these; a KeyError names what is missing."""
+        latency = {
+            name.removeprefix("latency."): array for name, array in arrays.items() if name.startswith("latency.")
+        }
+        return cls(
+            tuple(data["sizes"]),
+            tuple(data["layers"]),
+            Side(arrays["into.per_unit"], arrays["into.offset"]),
+            Side(arrays["out.per_unit"], arrays["out.offset"]),
+            arrays["macs_per_pair"],
+            arrays["params_per_pair"],
+            arrays["params_per_output"],
+            data["fixed_params"],
+            data["description_bytes"],
+            None if data["latency"] is None else LatencyCost.from_arrays(latency, data["latency"]),
+        )
 
     def full(self) -> Counts:
         """Return the kept counts of the unpruned network, ``(n_groups,)``."""

@@ -4,8 +4,9 @@ Whole numbers, so that a budget of latency is as exact as one of MACs, and table
 staircase: no formula, no gradient, and a wider layer may be faster.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from autoprune.network.network import Network
 MOST_ERROR = 0.10
 
 _NS_PER_US = 1000
+
+#: The tables of a :class:`LatencyCost` as its fields are called, in their order.
+_ARRAYS = ("rows", "columns", "times_ns", "row_starts", "column_starts", "starts", "lengths")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +92,27 @@ class LatencyCost:
                     own[group] += change - change.min()
                     constant += int(change.min())
         return PairwiseCost(max(0, constant), tuple(own), pairs, exact=exact)
+
+    def to_arrays(self) -> tuple[dict[str, Counts], dict[str, Any]]:
+        """Return all of it as arrays of whole numbers, by name, and as JSON-ready data: the same costs in a file."""
+        arrays = {name: getattr(self, f"_{name}") for name in _ARRAYS}
+        for name, side in (("into", self._into), ("out", self._out)):
+            arrays |= {f"{name}.per_unit": side.per_unit, f"{name}.offset": side.offset}
+        data = {
+            "calibration": asdict(self.calibration),
+            "conditions": self.conditions,
+            "table_sha256": self.table_sha256,
+        }
+        return arrays, data
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Counts], data: Mapping[str, Any]) -> "LatencyCost":
+        """Return the latency of which :meth:`to_arrays` made these; a KeyError names what is missing."""
+        into, out = (Side(arrays[f"{name}.per_unit"], arrays[f"{name}.offset"]) for name in ("into", "out"))
+        points = tuple((float(total), float(whole)) for total, whole in data["calibration"]["points"])
+        calibration = Calibration(**{**data["calibration"], "points": points})
+        rest = [arrays[name] for name in _ARRAYS]
+        return cls(calibration, data["conditions"], data["table_sha256"], into, out, *rest)
 
     @property
     def _offset_ns(self) -> int:
