@@ -59,9 +59,9 @@ class Evidence:
         names: Names of the decision groups.
         budget: The budget that was searched within, as the user wrote it.
         trials: Earlier jobs' first, then this one's, policy after policy.
+        allocation: Kept counts with the least sum of errors within the limits, ``(n_groups,)``; None without errors.
         unpruned: Objective of the unpruned network.
         metric: What the objective is: ``"top1"`` or ``"agreement"``.
-        classes: Number of classes.
         images: Number of search images.
         precision: Of the evaluations, ``"fp32"`` or ``"bf16"``.
         settings: Everything that scores depend on besides the plan, by name.
@@ -72,9 +72,9 @@ class Evidence:
     names: tuple[str, ...]
     budget: str
     trials: tuple[KnownTrial, ...]
+    allocation: tuple[int, ...] | None
     unpruned: float
     metric: str
-    classes: int
     images: int
     precision: str
     settings: Mapping[str, Any]
@@ -96,6 +96,7 @@ class Evidence:
             "format": FORMAT,
             "names": list(self.names),
             "limits": dict(self.problem.limits),
+            "allocation": None if self.allocation is None else list(self.allocation),
             "costs": costs,
             "n_widths": [len(width) for width in self.problem.widths],
             "trials": [[trial.policy, trial.probe, trial.trained, trial.own] for trial in self.trials],
@@ -130,11 +131,12 @@ class Evidence:
             )
         )
         plain = {name: data[name] for name in _PLAIN}
-        return cls(problem=problem, names=tuple(data["names"]), trials=trials, **plain)
+        allocation = None if data["allocation"] is None else tuple(data["allocation"])
+        return cls(problem=problem, names=tuple(data["names"]), trials=trials, allocation=allocation, **plain)
 
 
 #: Fields that are JSON as they are.
-_PLAIN = ("budget", "unpruned", "metric", "classes", "images", "precision", "settings")
+_PLAIN = ("budget", "unpruned", "metric", "images", "precision", "settings")
 
 
 def known_trials(trials: Sequence[Trial], policy: str, *, trained: bool) -> list[KnownTrial]:

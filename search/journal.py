@@ -27,6 +27,9 @@ SCHEMA = 2
 
 BUSY_TIMEOUT_MS = 30_000
 
+#: Rows that one statement writes.
+_ROWS = 1000
+
 _metadata = sa.MetaData()
 _schema = sa.Table(
     "journal_schema",
@@ -138,6 +141,25 @@ class Journal:
         standing = self.get(settings_key, plan)
         assert standing is not None, "rows are never removed"
         return standing
+
+    def adopt(self, other: "Journal") -> None:
+        """Copy all evaluations of another journal; where both have one, the answer here stands.
+
+        Nobody else may write here meanwhile. A kill leaves some of them copied; adopting again copies the rest.
+
+        Raises:
+            SearchError: One of the two cannot be read, or this one not written.
+
+        """
+        keys = sa.select(_evaluations.c.settings_key, _evaluations.c.plan_key)
+        with self._speaking() as connection:
+            known = {tuple(row) for row in connection.execute(keys)}
+        with other._speaking() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(sa.select(_evaluations))]
+        missing = [row for row in rows if (row["settings_key"], row["plan_key"]) not in known]
+        with self._speaking() as connection:
+            for start in range(0, len(missing), _ROWS):
+                connection.execute(_evaluations.insert().values(missing[start : start + _ROWS]))
 
     def __len__(self) -> int:
         """Return the number of evaluations recorded."""

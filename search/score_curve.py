@@ -119,7 +119,9 @@ class ScoreCurve:
         at = np.array([error])
         low, high = self.held
         beyond = abs(math.log(error / min(max(error, low), high))) if error > 0 else 0.0
-        bend = BEND * beyond * self.slope * error**self.power
+        # Where the trials lost nothing that can be counted, the line may still fall as slowly as that.
+        steepest = self.slope + float(self._scale(np.array([high]))[0]) / high**self.power
+        bend = BEND * beyond * steepest * error**self.power
         width = math.hypot(self.quantile * float(self._scale(at)[0]), _NORMAL * bend)
         middle = float(self._height(at)[0])
         ends = self._to_score(np.array([middle - width, middle, middle + width])).tolist()

@@ -128,40 +128,35 @@ class Forecaster:
             raise BudgetError(
                 f"budget {parsed}: the job had no latency table, so it knows no latency; search with a device first"
             )
-        limits = absolute_limits(parsed, problem.costs, problem.widths)
-        return self._answer(budget, replace(problem, limits=limits))
+        within = replace(problem, limits=absolute_limits(parsed, problem.costs, problem.widths))
+        return self._answer(budget, within, Allocation(within).kept(self._errors).tolist())
 
-    def gain(self) -> SearchGain:
-        """Say what the job's searches gained at its own budget.
-
-        Raises:
-            SearchError: No trial of the job competed with others.
-
-        """
+    def gain(self) -> SearchGain | None:
+        """Say what the job's searches gained at its own budget; None where each of its trials was trained first."""
         own = [trial for trial in self._evidence.trials if trial.own and not trial.probe and not trial.trained]
         if not own:
-            raise SearchError("no search of this job has a trial that was not trained first; nothing to compare")
+            return None
         best = min(own, key=lambda trial: (-trial.objective, trial.regret))
-        exact = self._answer(self._evidence.budget, self._evidence.problem)
+        assert self._evidence.allocation is not None, "where there are errors there is an allocation"
+        exact = self._answer(self._evidence.budget, self._evidence.problem, self._evidence.allocation)
         return SearchGain(exact, best.policy, best.objective, len(own))
 
-    def _answer(self, budget: str, problem: WidthProblem) -> WhatIf:
-        """Allocate within the limits of `problem`, and say what is known."""
-        allocated = Allocation(problem).solve(self._errors)
-        kept = tuple(allocated.kept.tolist())
+    def _answer(self, budget: str, problem: WidthProblem, allocation: Sequence[int]) -> WhatIf:
+        """Say what is known of the allocation within the limits of `problem`."""
+        kept, error = tuple(allocation), self._error(allocation)
         known = next((trial for trial, _ in self._trials if trial.kept == kept), None)
-        prediction = self.curve.at(allocated.error)
+        prediction = self.curve.at(error)
         if known is not None:
             prediction = Prediction(known.objective, known.objective, known.objective, extrapolated=False)
         inside = [pair for pair in self._trials if holds(problem.cost(pair[0].kept), problem.limits)]
         within = min(inside, key=lambda pair: (-pair[0].objective, pair[0].regret), default=None)
-        nearest = min(self._trials, key=lambda pair: abs(pair[1] - allocated.error))
+        nearest = min(self._trials, key=lambda pair: abs(pair[1] - error))
         return WhatIf(
             budget,
             problem.limits,
             kept,
             problem.cost(kept),
-            allocated.error,
+            error,
             prediction,
             known is not None,
             None if within is None else self._near(*within),

@@ -78,6 +78,12 @@ Budget = Annotated[
         rich_help_panel=_SEARCH,
     ),
 ]
+Budgets = Annotated[
+    list[str],
+    typer.Option(
+        "--budget", help="As in search, e.g. macs=40%; repeat for a curve.", metavar="BUDGET", show_default=False
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +109,14 @@ WarmStart = Annotated[
         "--warm-start",
         help="Let policies that are no baselines try the exact allocation first.",
         rich_help_panel=_SEARCH,
+    ),
+]
+ContinueFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of an earlier search with the same model, images and seed: its evaluations are not made again.",
+        rich_help_panel=_SEARCH,
+        metavar="FOLDER",
     ),
 ]
 ScreeningImages = Annotated[

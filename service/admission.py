@@ -9,7 +9,7 @@ from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.device_tables import find_table
 from autoprune.service.inputs import check_problem
-from autoprune.service.job_inputs import BUILTIN, check_agent, model_of, reference_error
+from autoprune.service.job_inputs import BUILTIN, check_agent, check_earlier, model_of, reference_error
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.searchers import check_log
 from autoprune.service.spec import JobSpec
@@ -23,7 +23,7 @@ def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> 
     """Refuse a job that could not succeed; latency tables are those of the service's `home`.
 
     Raises:
-        SpecError: A model, dataset or agent that is not there, or settings that contradict the model's record.
+        SpecError: A model, dataset, agent or earlier job that is not there, or settings that contradict its record.
         AutopruneError: An infeasible budget, nothing to prune, images or labels that do not fit the network,
             a log for TensorBoard where that is not installed.
 
@@ -32,6 +32,7 @@ def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> 
     dataset = _dataset("dataset", spec.dataset, records)
     held_out = None if spec.report_dataset is None else _dataset("report_dataset", spec.report_dataset, records)
     check_agent(spec, records)
+    check_earlier(spec, records)
     check_log(spec)
     budget = Budget.parse(spec.budget)
     if spec.normalization is not None:

@@ -108,6 +108,7 @@ def search(
     policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
     evaluations: opt.Evaluations = 100,
     warm_start: opt.WarmStart = False,
+    continue_from: opt.ContinueFrom = None,
     screening_images: opt.ScreeningImages = None,
     short_term_steps: opt.ShortTermSteps = 0,
     netadapt_rule: opt.NetadaptRule = "official",
@@ -154,6 +155,21 @@ def search(
     from autoprune.service._cli_search import run_search_command
 
     run_search_command(ctx.params)
+
+
+@app.command("what-if")
+def what_if(
+    folder: Annotated[Path, typer.Argument(help="Folder of a search.", metavar="FOLDER")],
+    budgets: opt.Budgets,
+    as_json: opt.Json = False,
+) -> None:
+    """Predict what other budgets would cost, with an interval, from what a search in FOLDER has evaluated.
+
+    No network is run and no image is read: the answer takes less than a second.
+    """
+    from autoprune.service._cli_what_if import run_what_if
+
+    run_what_if(folder, budgets, as_json=as_json)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from autoprune.certificate import export_checked
 from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
 from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.service.amc_options import BATCH
+from autoprune.service.continuing import Earlier
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.latency_check import Timer, measured_here
 from autoprune.service.outcome import FILES
@@ -39,6 +40,7 @@ class Job:
         should_stop: Asked now and then whether to stop.
         timer: Times files on the device that `spec` names; without, this machine times them.
         seed: Of the searches.
+        earlier: The job that it goes on from; None where it begins anew.
 
     """
 
@@ -50,6 +52,7 @@ class Job:
     should_stop: Callable[[], bool]
     timer: Timer | None
     seed: int
+    earlier: Earlier | None
 
     def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
         """Report progress."""
@@ -95,15 +98,18 @@ def start_job(
         AutopruneError: Bad input, or an infeasible budget.
 
     """
-    inputs = load_inputs(spec, progress)
+    earlier = Earlier.of(spec)
+    inputs = load_inputs(spec if earlier is None else earlier.settled(spec), progress)
     directory.mkdir(parents=True, exist_ok=True)
     for name in results:
         (directory / name).unlink(missing_ok=True)
     for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
         stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
+    if earlier is not None:
+        earlier.check(evaluator)
     check_searchers(spec, inputs.problem, directory)
-    job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed)
+    job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed, earlier)
     network = inputs.problem.network
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     export_checked(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from autoprune.errors import AutopruneError
 from autoprune.service.amc_options import AGENT_ARTIFACT
+from autoprune.service.job_files import EVIDENCE
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.settings import Settings
 from autoprune.service.spec import JobSpec, Spec, SpecError
@@ -39,6 +40,8 @@ def resolve(spec: Spec, records: Records, store: FileStore, settings: Settings, 
     if spec.amc.agent is not None:
         agent = _agent_link(spec.amc.agent, settings, job_id)
         values["amc"] = spec.amc.model_copy(update={"agent": agent})
+    if spec.continue_from is not None:
+        values["continue_from"] = _earlier_link(spec.continue_from, settings, job_id)
     return spec.model_copy(update=values)
 
 
@@ -57,6 +60,14 @@ def _agent_link(source: str, settings: Settings, job_id: str) -> str:
     if not target.is_file():
         raise AutopruneError(f"the agent of job {source} is gone; name another job, or search without an agent")
     return _linked(target, settings.job_folder(job_id), Path("inputs") / "agent" / f"{source}{target.suffix}")
+
+
+def _earlier_link(source: str, settings: Settings, job_id: str) -> str:
+    """Make ``inputs/continue_from/<source>`` a link to what the job `source` left; return that path."""
+    target = settings.artifact_folder(source)
+    if not (target / EVIDENCE).is_file():
+        raise AutopruneError(f"the files of job {source} are gone; name another job, or leave continue_from out")
+    return _linked(target, settings.job_folder(job_id), Path("inputs") / "continue_from" / source)
 
 
 def _linked(target: Path, job_folder: Path, relative: Path) -> str:
@@ -85,6 +96,30 @@ def check_agent(spec: JobSpec, records: Records) -> None:
     if AGENT_ARTIFACT not in names:
         expected = f"the id of a job that succeeded and left {AGENT_ARTIFACT}, see GET /v1/jobs"
         raise reference_error("amc.agent", expected, source)
+
+
+def check_earlier(spec: JobSpec, records: Records) -> None:
+    """Refuse to go on from what is no job of this service, or one whose evaluations cannot hold for `spec`.
+
+    Raises:
+        SpecError: No such job, one that has not searched, or one of another model, dataset or seed.
+
+    """
+    source = spec.continue_from
+    if source is None:
+        return
+    try:
+        row = records.job(source)
+        names = [artifact.name for artifact in records.artifacts(row.id)]
+    except NotFoundError:
+        names = []
+    if EVIDENCE not in names:
+        expected = f"the id of a job that succeeded and left {EVIDENCE}, see GET /v1/jobs"
+        raise reference_error("continue_from", expected, source)
+    for field in ("model", "dataset", "seed", "reconstruction"):
+        if getattr(spec, field) != row.spec[field]:
+            expected = f"what job {source} had ({row.spec[field]}), or its evaluations do not hold here"
+            raise reference_error(field, expected, getattr(spec, field))
 
 
 def model_of(spec: JobSpec, records: Records) -> ModelRow:

@@ -20,7 +20,15 @@ from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.latency_check import latency_limit, share_of_limit
-from autoprune.service.result import AmcView, JobResult, PolicyOutcome, ScoresView, ScreeningView, TrialView
+from autoprune.service.result import (
+    AmcView,
+    ContinuedView,
+    JobResult,
+    PolicyOutcome,
+    ScoresView,
+    ScreeningView,
+    TrialView,
+)
 from autoprune.service.searchers import Found
 from autoprune.service.spec import JobSpec
 
@@ -155,6 +163,7 @@ def job_result(
     search: Scores,
     report: Scores,
     seconds: float,
+    continued: ContinuedView | None,
 ) -> JobResult:
     """Put the whole job into one document; the best policy is chosen on the search split."""
     problem = inputs.problem
@@ -182,6 +191,7 @@ def job_result(
         warnings=[*inputs.warnings, *warnings, *quality_warnings(search, problem.network.output_shape[0])],
         seed=spec.seed,
         seconds=seconds,
+        continued=continued,
     )
 
 

@@ -32,7 +32,9 @@ from autoprune.search.screening import Screening
 from autoprune.search.searcher import Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.amc_options import BATCH
+from autoprune.service.continuing import first_policies, job_evidence
 from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
+from autoprune.service.job_files import EVIDENCE, JOURNAL
 from autoprune.service.latency_check import LatencyCheck, Timer, holding, latency_limit, not_measured
 from autoprune.service.outcome import FILES, Finalist, Recovered, Timed, job_result, policy_outcome, write_text
 from autoprune.service.recovery import Scorer, finetuned, refitted
@@ -42,7 +44,7 @@ from autoprune.service.searchers import Found, amc_left, job_searcher
 from autoprune.service.spec import JobSpec, Progress
 from autoprune.service.wording import BASELINES
 
-RESULT, REPORT, JOURNAL = "result.json", "report.html", "journal.sqlite"
+RESULT, REPORT = "result.json", "report.html"
 
 #: What a search has trained so far; gone when the job is complete.
 CHECKPOINTS = "checkpoints"
@@ -73,11 +75,17 @@ def run_job(
 
     """
     started = time.monotonic()
-    job = start_job(spec, directory, results=(RESULT, REPORT), progress=progress, should_stop=should_stop, timer=timer)
+    job = start_job(
+        spec, directory, results=(RESULT, REPORT, EVIDENCE), progress=progress, should_stop=should_stop, timer=timer
+    )
     with Journal.open(directory / JOURNAL) as journal, pool_for(job, searches=len(spec.policies)) as pool:
         found: dict[str, Found] = {}
+        if job.earlier is not None:
+            job.earlier.hand_over(journal)
         for name in spec.policies:
             found[name] = search_policy(job, name, journal, pool, found)
+        evidence = job_evidence(spec, job.evaluator, job.inputs.precision, found, job.earlier)
+        evidence.save(directory / EVIDENCE)
         check = latency_check(job, journal, pool)
         held = holding(
             found,
@@ -102,6 +110,7 @@ def run_job(
         search=job.evaluator.unpruned(),
         report=score(job.inputs.problem.network.module),
         seconds=time.monotonic() - started,
+        continued=None if job.earlier is None else job.earlier.view(evidence),
     )
     write_report(result, directory / REPORT)
     write_text(directory / RESULT, result.model_dump_json(indent=1))
@@ -115,10 +124,12 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
     spec, problem = job.search_spec, job.inputs.problem
     warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
     started = time.monotonic()
+    first = [exact_policy(problem)] if warm else []
+    first += first_policies(problem, policy, job.earlier)[: max(0, spec.evaluations - 1 - warm)]
     own = job_searcher(
-        spec, problem, policy, evaluations=spec.evaluations - warm, before=before, directory=job.directory
+        spec, problem, policy, evaluations=spec.evaluations - len(first), before=before, directory=job.directory
     )
-    searcher = WarmStart(own, [exact_policy(problem)]) if warm else own
+    searcher = WarmStart(own, first) if first else own
     thought_s = time.monotonic() - started
     result = run_search(
         problem,
@@ -133,7 +144,7 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )
-    return Found(result, amc_left(spec, own, result, before, job.directory))
+    return Found(result, amc_left(spec, own, result, before, job.directory, given=len(first)))
 
 
 def _trainer(job: Job, policy: str) -> TunedEvaluator | None:

@@ -156,6 +156,23 @@ class PolicyOutcome(Value):
         return self.search_refit or self.search
 
 
+class ContinuedView(Value):
+    """What of an earlier job was of use to one that went on from it.
+
+    Attributes:
+        source: The earlier job's folder.
+        budget: Its budget.
+        known: Networks that it had scored, of those that this job allows.
+        reused: Of these, the ones that this job tried, and did not evaluate again.
+
+    """
+
+    source: str
+    budget: str
+    known: int
+    reused: int
+
+
 class JobResult(Value):
     """A whole job: the unpruned network, every policy's outcome, and the one to take.
 
@@ -167,6 +184,7 @@ class JobResult(Value):
         best: Name of the policy whose final network is best on the search split; the report split never chooses.
         decision_groups: Names of the groups that were searched, in order.
         warnings: What the reader of the numbers should know.
+        continued: What of an earlier job was of use; None where the job began anew.
 
     """
 
@@ -189,3 +207,4 @@ class JobResult(Value):
     warnings: list[str]
     seed: int
     seconds: float
+    continued: ContinuedView | None = None

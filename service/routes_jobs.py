@@ -9,9 +9,12 @@ from starlette.responses import FileResponse
 from autoprune.service.admission import check_job
 from autoprune.service.dependencies import TheService, documented
 from autoprune.service.job_answers import FILE_RESPONSE, artifact_file, artifacts_of, cancelled
+from autoprune.service.job_files import EVIDENCE
+from autoprune.service.records import JobStateError
 from autoprune.service.spec import JobSpec
 from autoprune.service.tables import JobKind, JobState
 from autoprune.service.views import ArtifactView, JobView
+from autoprune.service.what_if import WhatIfView, what_if
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -52,6 +55,28 @@ def post_cancel(service: TheService, job_id: str) -> JobView:
 def get_artifacts(service: TheService, job_id: str) -> list[ArtifactView]:
     """Return the files that a job left; none until it has succeeded."""
     return artifacts_of(service, job_id, _KIND)
+
+
+@router.get("/{job_id}/what-if", summary="Ask what other budgets would cost", responses=documented(404, 409, 422))
+def get_what_if(
+    service: TheService,
+    job_id: str,
+    budget: Annotated[
+        list[str],
+        Query(
+            min_length=1,
+            max_length=64,
+            description="As in a job; repeat it for a curve. A percent sign is written %25 in an address.",
+            examples=["macs=40%"],
+        ),
+    ],
+) -> WhatIfView:
+    """Predict the score within each budget from what the job has evaluated: no network is run. Needs reconstruction."""
+    row = service.records.job(job_id, _KIND)
+    path = service.settings.artifact_folder(job_id) / EVIDENCE
+    if not path.is_file():
+        raise JobStateError(f"job {job_id} is {row.state}; it can answer once all its policies have searched")
+    return what_if(path, budget)
 
 
 @router.get("/{job_id}/artifacts/{name:path}", summary="Download an artifact", **FILE_RESPONSE)

@@ -139,15 +139,24 @@ def experience(spec: JobSpec, before: Mapping[str, Found]) -> list[Trial]:
 
 
 def amc_left(
-    spec: JobSpec, searcher: Searcher, result: SearchResult, before: Mapping[str, Found], directory: Path
+    spec: JobSpec,
+    searcher: Searcher,
+    result: SearchResult,
+    before: Mapping[str, Found],
+    directory: Path,
+    *,
+    given: int,
 ) -> AmcView | None:
-    """Save the agent that `searcher` trained, and say how its search went; None where it trains none."""
+    """Save the agent that `searcher` trained, and say how its search went; None where it trains none.
+
+    The first `given` trials were not its own.
+    """
     if not isinstance(searcher, Learner):
         return None
     file = directory / AGENT_ARTIFACT
     file.parent.mkdir(parents=True, exist_ok=True)
     searcher.save_agent(file)
-    first = 2 if spec.warm_start else 1
+    first = given + 1
     return AmcView(
         reward=spec.amc.reward,
         first=first,

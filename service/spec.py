@@ -147,6 +147,13 @@ class JobSpec(BaseModel):
         description="Let policies other than exact and the baselines (uniform, random) try the exact allocation first; "
         "counts as one of their evaluations.",
     )
+    continue_from: _Text | None = Field(
+        default=None,
+        description="Go on from an earlier job with the same model, images and seed: nothing that it evaluated is "
+        "evaluated again, and its best policies, brought to this budget, are tried first by all but the baselines. "
+        "Command line: its folder. REST: its id.",
+        examples=[None],
+    )
     screening_images: int | None = Field(
         default=None,
         ge=1,

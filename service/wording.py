@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from autoprune.costs.quantities import LATENCY
-from autoprune.service.result import AmcView, JobResult, PolicyOutcome, ScoresView, ScreeningView
+from autoprune.service.result import AmcView, ContinuedView, JobResult, PolicyOutcome, ScoresView, ScreeningView
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
@@ -82,14 +82,24 @@ def verdicts(result: JobResult) -> list[str]:
 
 
 def remarks(result: JobResult) -> list[str]:
-    """Say how well screening ranked the candidates, and what an agent knew before its search."""
+    """Say what an earlier job was good for, how well screening ranked the candidates, and what an agent knew before."""
     screened = [
         _screening(outcome.policy, outcome.screening)
         for outcome in result.outcomes
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
     amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
-    return [*screened, *amc]
+    return [*_continued(result.continued), *screened, *amc]
+
+
+def _continued(continued: ContinuedView | None) -> list[str]:
+    """Say what of an earlier job was of use."""
+    if continued is None:
+        return []
+    return [
+        f"The job went on from {continued.source} ({continued.budget}), which knew {continued.known:,} networks: "
+        f"{continued.reused:,} of them were tried here, and not evaluated again."
+    ]
 
 
 def _screening(policy: str, screening: ScreeningView) -> str:

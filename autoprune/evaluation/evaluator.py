@@ -35,7 +35,8 @@ class Evaluator:
 
     Attributes:
         problem: The problem whose plans are evaluated.
-        settings_key: Names everything the scores depend on besides plan and number of images.
+        settings: Everything the scores depend on besides plan and number of images, JSON-ready.
+        settings_key: Names all of that.
 
     """
 
@@ -75,7 +76,7 @@ class Evaluator:
         self._reconstructor = (
             None if statistics is None else Reconstructor(problem.network, problem.all_groups, statistics)
         )
-        facts = {
+        self.settings: dict[str, object] = {
             "version": VERSION,
             "torch": torch.__version__,
             "device": default_device().type,
@@ -87,7 +88,7 @@ class Evaluator:
             "precision": precision,
             "reconstruction": None if statistics is None else [statistics.key, sorted(statistics.grams), PULL],
         }
-        self.settings_key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.settings_key = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     @property
     def search_images(self) -> int:

@@ -89,6 +89,8 @@ def _searched(job: Job, spec: ComparisonSpec) -> Searched:
     found: dict[Run, Found] = {}
     computed: dict[Run, int] = {}
     with Journal.open(job.directory / JOURNAL) as journal, pool_for(job, searches=len(planned)) as pool:
+        if job.earlier is not None:
+            job.earlier.hand_over(journal)
         first = known = len(journal)
         for run in planned:
             before = {earlier.policy: found[earlier] for earlier in run.before(spec)}

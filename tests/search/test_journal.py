@@ -3,6 +3,7 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,20 @@ def test_a_journal_that_breaks_while_open_says_so(tmp_path: Path) -> None:
             journal.put("s", PLAN, EVALUATED)
         with pytest.raises(SearchError, match="no such table"):
             len(journal)
+
+
+def test_evaluations_of_another_journal_are_adopted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoprune.search.journal._ROWS", 5)
+    plans = [Plan({"a": (index,)}, "model") for index in range(12)]
+    with Journal.open(tmp_path / "before.sqlite") as before, Journal("sqlite://") as journal:
+        for plan in plans:
+            before.put("settings", plan, SCORES)
+        own = replace(SCORES, top1=0.5)
+        journal.put("settings", plans[0], own)
+        journal.put("other", plans[0], own)
+        for _ in range(2):
+            journal.adopt(before)
+            assert len(journal) == len(plans) + 1
+        assert journal.get("settings", plans[0]) == own
+        assert journal.get("settings", plans[-1]) == SCORES
+        assert len(before) == len(plans)
