@@ -115,7 +115,14 @@ class Evidence:
             SearchError: It is missing, of another format, cut off or altered.
 
         """
-        tensors, data = _read(path)
+        try:
+            return cls._of(*_read(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _refusal(path, f"it lacks a part, or has one that does not fit the others ({error!r})") from error
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Array], data: Mapping[str, Any]) -> Self:
+        """Put the parts of a file together."""
         ends = np.cumsum([0, *data["n_widths"]])
         arrays = {name.removeprefix("costs."): array for name, array in tensors.items() if name.startswith("costs.")}
         problem = WidthProblem(

@@ -1,5 +1,6 @@
 """Other budgets answered from evidence alone, as the problem itself would have been set up for them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from autoprune.errors import BudgetError, InfeasibleBudgetError, SearchError
 from autoprune.problem import PruningProblem
 from autoprune.search.allocation import allocate
 from autoprune.search.driver import run_search
-from autoprune.search.evidence import Evidence, KnownTrial, known_trials
+from autoprune.search.evidence import FORMAT, Evidence, KnownTrial, _sha256, known_trials
 from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
 from autoprune.search.what_if import Forecaster
@@ -72,9 +73,14 @@ def test_a_damaged_file_is_refused(evidence: Evidence, tmp_path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(SearchError, match="cut off or altered"):
         Evidence.load(path)
-    path.write_bytes(save(load(content), {"evidence": '{"format": "other/1"}'}))
-    with pytest.raises(SearchError, match="its format is 'other/1'"):
-        Evidence.load(path)
+    for header, message in (
+        ({"format": "other/1"}, "its format is 'other/1'"),
+        ({"format": FORMAT, "sha256": "0"}, "cut off or altered"),
+        ({"format": FORMAT, "sha256": _sha256(load(content), {"format": FORMAT})}, "it lacks a part"),
+    ):
+        path.write_bytes(save(load(content), {"evidence": json.dumps(header)}))
+        with pytest.raises(SearchError, match=message):
+            Evidence.load(path)
 
 
 @pytest.mark.parametrize("budget", ["macs=40%", "params=60%", "macs=30%,params=50%", "bytes=70%", "macs=60%"])

@@ -56,7 +56,7 @@ print('heavy:', sorted({heavy}))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
-    for command in ("inspect", "search", "compare", "finetune", "export", "demo", "serve", "device"):
+    for command in ("inspect", "search", "compare", "what-if", "finetune", "export", "demo", "serve", "device"):
         assert command in done.stdout
 
 

@@ -111,6 +111,38 @@ def test_the_agent_of_one_job_goes_on_in_another(live: Live, model: str) -> None
     assert (found["agent"], found["warmup"]) == (f"inputs/agent/{first['id']}.safetensors", 0)
 
 
+def test_other_budgets_are_asked_of_a_job_and_another_goes_on_from_it(live: Live, model: str) -> None:
+    settings = {**QUICK, "policies": ["uniform", "random"], "evaluations": 5, "refit": False}
+    first = live.submit(model=model, **settings)
+    early = live.client.get(f"/v1/jobs/{first['id']}/what-if", params={"budget": "macs=40%"})
+    assert (early.status_code, early.json()["type"]) == (409, "urn:autoprune:problem:job-state-error")
+    assert live.finished(first["id"])["state"] == "succeeded"
+    address = f"/v1/jobs/{first['id']}/what-if"
+    answer = live.client.get(address, params={"budget": ["macs=40%", "macs=60%,params=70%"]})
+    assert answer.status_code == 200, answer.text
+    tight, loose = answer.json()["budgets"]
+    assert (tight["budget"], loose["budget"]) == ("macs=40%", "macs=60%,params=70%")
+    assert tight["low"] <= tight["score"] <= tight["high"]
+    assert live.client.get(f"{address}?budget=macs=40%").json()["budgets"] == [tight]  # as people type it
+    for budget, message in (("macs=1%", "smallest reachable value"), ("watts=3", "unknown budget quantity")):
+        refused = live.client.get(address, params={"budget": budget})
+        assert (refused.status_code, message in refused.json()["detail"]) == (422, True)
+    assert live.client.get(address).status_code == 422
+    assert live.client.get("/v1/jobs/none/what-if", params={"budget": "macs=40%"}).status_code == 404
+    for changes, message in (
+        ({"continue_from": "/etc"}, "the id of a job that succeeded and left evidence.safetensors"),
+        ({"seed": 1}, f"seed: expected what job {first['id']} had (0)"),
+    ):
+        body = {"model": model, **settings, "budget": "macs=60%", "continue_from": first["id"], **changes}
+        refused = live.client.post("/v1/jobs", json=body)
+        assert (refused.status_code, message in refused.json()["detail"]) == (422, True), refused.text
+    second = live.submit(model=model, **settings | {"budget": "macs=60%"}, continue_from=first["id"])
+    assert live.finished(second["id"])["state"] == "succeeded"
+    result = live.client.get(f"/v1/jobs/{second['id']}/artifacts/result.json").json()
+    assert result["continued"]["budget"] == "macs=50%"
+    assert result["continued"]["known"] == answer.json()["trials"]
+
+
 def test_a_running_job_is_cancelled_within_three_seconds(live: Live, model: str) -> None:
     job = live.submit(model=model, **ENDLESS)
     live.wait(job["id"], training)

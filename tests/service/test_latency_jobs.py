@@ -21,10 +21,12 @@ from autoprune.search.journal import Journal
 from autoprune.service.comparisons.runner import run_comparison
 from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.demo_network import train_demo_network
+from autoprune.service.job_files import EVIDENCE
 from autoprune.service.latency_check import Timer
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
 from autoprune.service.spec import JobSpec, read_as, read_spec
+from autoprune.service.what_if import what_if
 from tests.made_up_tables import made_up_table
 
 
@@ -107,6 +109,20 @@ def test_the_predicted_latency_is_the_sum_of_the_units_times(model: Path, job: t
     units = fused_units(pruned, find_groups(pruned))
     expected_us = 1.1 * sum(_microseconds(each.unit) for each in units) + 5
     assert outcome.cost["latency"] == pytest.approx(1000 * expected_us, abs=50)
+
+
+def test_other_limits_of_latency_are_answered_from_the_table(model: Path, job: tuple[JobResult, Path]) -> None:
+    result, folder = job
+    view = what_if(folder / EVIDENCE, ["latency=60%", "latency=50%,params=60%"])
+    same, tight = view.budgets
+    assert same.limits == result.limits
+    assert same.measured
+    first = next(each for each in result.outcomes if each.policy == "exact").trials[0]
+    assert (same.score, same.cost) == (first.objective, first.cost)
+    assert tight.limits["latency"] == int(int(0.5 * result.cost["latency"]) * 0.98)
+    assert tight.cost["latency"] <= tight.limits["latency"]
+    with pytest.raises(InfeasibleBudgetError, match="smallest reachable value is"):
+        what_if(folder / EVIDENCE, ["latency=1us"])
 
 
 def _device(*shares: float) -> Timer:
