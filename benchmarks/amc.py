@@ -17,7 +17,8 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
-from autoprune.service.pipeline import JOURNAL, run_job
+from autoprune.service.job_files import JOURNAL
+from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.spec import Progress, read_spec
 

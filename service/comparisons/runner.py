@@ -18,11 +18,11 @@ from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.comparisons.table import csv_text
 from autoprune.service.job import Job, pool_for, start_job
+from autoprune.service.job_files import JOURNAL
 from autoprune.service.latency_check import Timer, holding
 from autoprune.service.outcome import Recovered, final_scores, job_result, write_text
 from autoprune.service.pipeline import (
     CHECKPOINTS,
-    JOURNAL,
     REPORT,
     exported,
     finalist_warnings,
@@ -159,4 +159,5 @@ def _delivered(
         search=job.evaluator.unpruned(),
         report=score(job.inputs.problem.network.module),
         seconds=time.monotonic() - started,
+        continued=None,  # of several searches, none is the one that went on
     )

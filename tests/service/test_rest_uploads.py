@@ -215,7 +215,10 @@ def test_openapi_describes_uploads_and_problems(live: Live) -> None:
     assert set(document["paths"]) == {
         "/v1/models", "/v1/models/{model_id}", "/v1/datasets", "/v1/datasets/{dataset_id}", "/v1/jobs",
         "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/artifacts",
-        "/v1/jobs/{job_id}/artifacts/{name}", "/healthz", "/v1/latency-tables", "/v1/latency-tables/{table_id}",
+        "/v1/jobs/{job_id}/artifacts/{name}", "/v1/jobs/{job_id}/what-if", "/v1/comparisons",
+        "/v1/comparisons/{comparison_id}", "/v1/comparisons/{comparison_id}/cancel", "/healthz",
+        "/v1/comparisons/{comparison_id}/artifacts", "/v1/comparisons/{comparison_id}/artifacts/{name}",
+        "/v1/latency-tables", "/v1/latency-tables/{table_id}",
         "/v1/latency-tables/{table_id}/file", "/v1/devices", "/v1/devices/{name}/work",
         "/v1/devices/{name}/work/{work_id}", "/v1/devices/{name}/work/{work_id}/result",
         "/v1/devices/{name}/files/{sha256}",

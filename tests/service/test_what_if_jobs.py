@@ -12,13 +12,13 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.evidence import Evidence
 from autoprune.search.journal import Journal
 from autoprune.service.cli import app
-from autoprune.service.comparison import verdicts
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.job_files import EVIDENCE, JOURNAL
 from autoprune.service.pipeline import run_job
 from autoprune.service.result import JobResult
 from autoprune.service.spec import JobSpec, read_spec
 from autoprune.service.what_if import WhatIfView, what_if
+from autoprune.service.wording import verdicts
 
 EVALUATIONS = 16
 
