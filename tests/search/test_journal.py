@@ -163,13 +163,13 @@ def test_evaluations_of_another_journal_are_adopted_once(tmp_path: Path, monkeyp
     plans = [Plan({"a": (index,)}, "model") for index in range(12)]
     with Journal.open(tmp_path / "before.sqlite") as before, Journal("sqlite://") as journal:
         for plan in plans:
-            before.put("settings", plan, SCORES)
-        own = replace(SCORES, top1=0.5)
+            before.put("settings", plan, EVALUATED)
+        own = Evaluated(replace(SCORES, top1=0.5), 2.0)
         journal.put("settings", plans[0], own)
         journal.put("other", plans[0], own)
         for _ in range(2):
             journal.adopt(before)
             assert len(journal) == len(plans) + 1
         assert journal.get("settings", plans[0]) == own
-        assert journal.get("settings", plans[-1]) == SCORES
+        assert journal.get("settings", plans[-1]) == EVALUATED
         assert len(before) == len(plans)
