@@ -14,8 +14,9 @@ from autoprune.latency_tables.unit_onnx import working_bytes
 #: Runs in every session; its time, not this, ends sessions of slow units.
 LEAST_RUNS, MOST_RUNS, SESSION_S = 9, 30, 0.6
 
-#: Weights and activations of one session, bytes. Fewer would stay in caches that a network of some megabytes does not
-#: fit into, more would push out what such a network keeps.
+#: Weights and activations of one session, bytes in float32. Fewer would stay in caches that a network of some megabytes
+#: does not fit into, more would push out what such a network keeps. In int8 a session holds as many units, a quarter of
+#: the bytes, and so does a network.
 LEAST_BYTES, MOST_BYTES = 6 << 20, 24 << 20
 MOST_UNITS, MOST_COPIES = 60, 8
 
@@ -47,13 +48,14 @@ class Bench:
         *,
         threads: int,
         batch: int,
+        precision: str,
         report: Callable[[int, float], None],
         should_stop: Callable[[], bool],
         deadline: float,
     ) -> None:
         self.state = state
         self.retries = 0
-        self._threads, self._batch = threads, batch
+        self._threads, self._batch, self._precision = threads, batch, precision
         self._report, self._should_stop, self._deadline = report, should_stop, deadline
         self._sessions: list[tuple[float, list[Unit]]] = []
         self._spent_s = self._repeated_s = 0.0
@@ -131,7 +133,7 @@ class Bench:
         size = sum(map(working_bytes, units))
         copies = min(MOST_COPIES, max(1, -(-LEAST_BYTES // size), 1), max(1, MOST_UNITS // len(units)))
         if self.state.overhead_us is None:
-            self.state.set_overhead(profiling_overhead_us(threads=self._threads))
+            self.state.set_overhead(profiling_overhead_us(threads=self._threads, precision=self._precision))
         third = -(-len(units) // 3)
         row: list[Unit] = []
         for start in range(0, len(units), third):
@@ -145,6 +147,7 @@ class Bench:
             least=LEAST_RUNS,
             most=MOST_RUNS,
             overhead_us=self.state.overhead_us or 0.0,
+            precision=self._precision,
         )
         timings = {}
         for unit in dict.fromkeys([REFERENCE, *units]):

@@ -34,6 +34,7 @@ def kernel_times_us(
     least: int,
     most: int,
     overhead_us: float = 0.0,
+    precision: str = "fp32",
 ) -> NDArray[np.float64]:
     """Time units in one session, all of them once per run, so that slow drift hits all alike.
 
@@ -45,6 +46,7 @@ def kernel_times_us(
         least: Runs at least.
         most: Runs at most.
         overhead_us: What the profile adds to each kernel, :func:`profiling_overhead_us`; it is taken off.
+        precision: ``fp32`` or ``int8``.
 
     Returns:
         Microseconds of every unit in every run, ``(runs, units)``.
@@ -53,7 +55,7 @@ def kernel_times_us(
         LatencyTableError: A unit cannot be run, or onnxruntime ran nothing for it.
 
     """
-    model = unit_model(units, batch=batch)
+    model = unit_model(units, batch=batch, precision=precision)
     with tempfile.TemporaryDirectory(prefix="autoprune-profile-", ignore_cleanup_errors=True) as folder:
         path = _run(model, Path(folder), threads, seconds, least, most)
         events = json.loads(path.read_bytes())
@@ -65,14 +67,14 @@ def kernel_times_us(
     return times
 
 
-def profiling_overhead_us(*, threads: int) -> float:
+def profiling_overhead_us(*, threads: int, precision: str = "fp32") -> float:
     """Return by how much a kernel takes longer for being profiled, in microseconds (3 to 4 were seen on a server).
 
     Writing the profile pushes code and data out of the nearest caches. Found with a network of many small kernels: its
     kernels in the profile, against the whole network without; so what the runtime itself spends between two kernels is
     counted as part of them. At least 0.
     """
-    model = chain_model(_SMALL, CHAIN)
+    model = chain_model(_SMALL, CHAIN, precision=precision)
     clock = inference_clock(threads)
     with tempfile.TemporaryDirectory(prefix="autoprune-profile-", ignore_cleanup_errors=True) as folder:
         profiled = open_session(model.data, threads=threads, profile_prefix=Path(folder) / "profile")

@@ -6,6 +6,7 @@ that of protocol buffers (https://protobuf.dev/programming-guides/encoding).
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 #: Value of an attribute of a node.
 Attribute = int | float | str | tuple[int, ...]
 
-_FLOAT, _INT64 = 1, 7  # TensorProto.DataType
+#: Values of a tensor.
+Values = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.int32] | NDArray[np.int64]
+
+#: TensorProto.DataType of the types that tensors may have.
+_KINDS = {
+    np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.int32): 6, np.dtype(np.int64): 7,
+}  # fmt: skip
+_FLOAT32 = np.dtype(np.float32)
+
 _MOST_BYTES = 2**31 - 1
 
 
@@ -28,19 +37,18 @@ def node(
     return b"".join(parts)
 
 
-def tensor(name: str, array: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
-    """Return a TensorProto of float32 or int64 values."""
-    kind = {np.dtype(np.float32): _FLOAT, np.dtype(np.int64): _INT64}[array.dtype]
+def tensor(name: str, array: Values) -> bytes:
+    """Return a TensorProto."""
     raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     dims = b"".join(_number(1, size) for size in array.shape)
-    return dims + _number(2, kind) + _text(8, name) + _bytes(9, raw)
+    return dims + _number(2, _KINDS[array.dtype]) + _text(8, name) + _bytes(9, raw)
 
 
-def value_info(name: str, shape: Iterable[int]) -> bytes:
-    """Return a ValueInfoProto of a float32 tensor of this shape; -1 is a size that is not known beforehand."""
+def value_info(name: str, shape: Iterable[int], kind: np.dtype[Any] = _FLOAT32) -> bytes:
+    """Return a ValueInfoProto of a tensor of this shape; -1 is a size that is not known beforehand."""
     dimensions = b"".join(_bytes(1, _number(1, size) if size >= 0 else _text(2, "n")) for size in shape)
-    kind = _number(1, _FLOAT) + _bytes(2, dimensions)
-    return _text(1, name) + _bytes(2, _bytes(1, kind))
+    described = _number(1, _KINDS[kind]) + _bytes(2, dimensions)
+    return _text(1, name) + _bytes(2, _bytes(1, described))
 
 
 def model(

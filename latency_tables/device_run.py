@@ -141,6 +141,7 @@ def _profiled(
         work.grids,
         threads=work.threads,
         batch=work.batch,
+        precision=work.precision,
         time_budget_s=time_s,
         state=state,
         progress=progress,

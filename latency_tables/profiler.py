@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,6 +83,7 @@ def profile(
     *,
     threads: int = 1,
     batch: int = 1,
+    precision: str = "fp32",
     time_budget_s: float = 600.0,
     tolerance: float = TOLERANCE,
     state: Path | None = None,
@@ -94,6 +96,7 @@ def profile(
         requests: What must be priced; several of one shape become one with the widths of all.
         threads: Threads within an operator.
         batch: Images per inference.
+        precision: Of weights and activations, ``fp32`` or ``int8``.
         time_budget_s: No session begins later; sessions take about a second. The coarse grid is measured regardless.
         tolerance: Relative error of interpolated times that is good enough.
         state: File to which every session is added and from which a profile that was stopped goes on; None: memory.
@@ -107,7 +110,7 @@ def profile(
     """
     started = time.perf_counter()
     run = _Run(merged_grids(requests), tolerance, started + time_budget_s, progress, should_stop)
-    bench = run.bench_of(_open_state(state, threads, batch), threads, batch)
+    bench = run.bench(state, threads, batch, precision)
     complete = run.measure(bench)
     return run.result(bench, complete, time.perf_counter() - started)
 
@@ -117,6 +120,7 @@ def profile_units(
     *,
     threads: int = 1,
     batch: int = 1,
+    precision: str = "fp32",
     time_budget_s: float = 600.0,
     state: Path | None = None,
     progress: Progress | None = None,
@@ -124,25 +128,11 @@ def profile_units(
 ) -> dict[Unit, Timing]:
     """Measure just these units; arguments and errors as of :func:`profile`. What time did not allow is missing."""
     run = _Run((), TOLERANCE, time.perf_counter() + time_budget_s, progress, should_stop)
-    bench = run.bench_of(_open_state(state, threads, batch), threads, batch)
+    bench = run.bench(state, threads, batch, precision)
     run.plan(bench, units)
     bench.measure(units)
     bench.repeat_drifted()
     return {unit: bench.state.timings[unit] for unit in units if unit in bench.state.timings}
-
-
-def _open_state(path: Path | None, threads: int, batch: int) -> ProfileState:
-    """Open the state of these conditions."""
-    return ProfileState(
-        path,
-        {
-            "machine": platform.machine(),
-            "processor": processor_name(),
-            "runtime": RUNTIME,
-            "threads": threads,
-            "batch": batch,
-        },
-    )
 
 
 class _Run:
@@ -165,16 +155,12 @@ class _Run:
         self._done = self._planned = 0
         self._spent_s = 0.0
 
-    def bench_of(self, state: ProfileState, threads: int, batch: int) -> Bench:
-        """Return what measures the units."""
-        return Bench(
-            state,
-            threads=threads,
-            batch=batch,
-            report=self._report,
-            should_stop=self._should_stop,
-            deadline=self._deadline,
-        )
+    def bench(self, path: Path | None, threads: int, batch: int, precision: str) -> Bench:
+        """Return what measures the units under these conditions, with what it measured before."""
+        measuring: dict[str, Any] = {"threads": threads, "batch": batch, "precision": precision}
+        here = {"machine": platform.machine(), "processor": processor_name(), "runtime": RUNTIME}
+        state = ProfileState(path, {**here, **measuring})
+        return Bench(state, **measuring, report=self._report, should_stop=self._should_stop, deadline=self._deadline)
 
     def plan(self, bench: Bench, units: Sequence[Unit]) -> None:
         """Count units that are going to be measured, for the progress."""

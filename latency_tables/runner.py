@@ -109,10 +109,10 @@ def _measure_kit(options: argparse.Namespace, should_stop: Callable[[], bool]) -
     work = with_choices(work, threads=options.threads, time_budget_s=seconds)
     device = check_device(options.device or work.device or device_name(processor_name()))
     output = Path(options.output) if options.output else folder / "latency-table.json"
-    state = output.with_name(f"{output.stem}.{device}-t{work.threads}.state.jsonl")
+    state = output.with_name(f"{output.stem}.{device}-{work.precision}-t{work.threads}.state.jsonl")
     if options.fresh:
         state.unlink(missing_ok=True)
-    _say(f"measuring {device}, {work.threads} thread(s), about {_clock(work.time_budget_s)} minutes")
+    _say(f"measuring {device}, {work.precision}, {work.threads} thread(s), about {_clock(work.time_budget_s)} minutes")
     measured = measure_work(
         work, folder, device=device, state=state, report=ProgressLine(sys.stderr), should_stop=should_stop
     )

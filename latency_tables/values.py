@@ -4,6 +4,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from autoprune.latency_tables import _validation
+from autoprune.latency_tables._validation import PRECISIONS
+
+__all__ = ["PRECISIONS", "Calibration", "Conditions", "Timing"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables.unit import Unit
+from autoprune.latency_tables.values import PRECISIONS
 from autoprune.latency_tables.width_grid import WidthGrid
 
 FORMAT = "autoprune-device-work"
@@ -74,7 +75,7 @@ class Work:
         structure: Fingerprint that a calibration by these networks is filed under; empty for none.
         threads: Threads within an operator.
         batch: Images per inference.
-        precision: Of weights and activations.
+        precision: Of weights and activations, ``fp32`` or ``int8``; networks whose units are profiled are files of it.
         graph_options: How far the runtime optimizes.
         time_budget_s: For everything together.
         made_by: Version of autoprune that asks.
@@ -159,8 +160,10 @@ class Work:
         for name in ("threads", "batch"):
             if not _is_count(conditions[name]):
                 raise LatencyTableError(f"work: {name}: expected a whole number above 0, found {conditions[name]!r}")
-        if conditions["precision"] != "fp32" or conditions["graph_options"] != "all":
-            raise LatencyTableError(f"work: expected precision fp32 and graph options all, found {conditions}")
+        if conditions["precision"] not in PRECISIONS or conditions["graph_options"] != "all":
+            raise LatencyTableError(
+                f"work: expected precision {' or '.join(PRECISIONS)} and graph options all, found {conditions}"
+            )
         budget = values["time_budget_s"]
         if not isinstance(budget, int | float) or isinstance(budget, bool) or not 0 < budget <= 1e6:
             raise LatencyTableError(f"work: time_budget_s: expected seconds above 0, found {budget!r}")

@@ -13,6 +13,12 @@ Name = Annotated[
     str | None, typer.Option("--device", help="Name of the device, e.g. pixel-8.", rich_help_panel=_MEASURING)
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime on the device.", rich_help_panel=_MEASURING)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="fp32, or int8 for networks that are quantised after pruning (search --int8).", rich_help_panel=_MEASURING
+    ),
+]
 TimeBudget = Annotated[
     str, typer.Option(help="For everything together, e.g. 90s or 10m.", rich_help_panel=_MEASURING, metavar="TIME")
 ]
@@ -49,6 +55,7 @@ def pack(
     input_shape: opt.InputShape = None,
     device: Name = None,
     threads: Threads = 1,
+    precision: Precision = "fp32",
     time_budget: TimeBudget = "10m",
     networks: Networks = 9,
     max_ratio: opt.MaxRatio = 0.9,
@@ -76,6 +83,7 @@ def measure(
     input_shape: opt.InputShape = None,
     device: Name = None,
     threads: Threads = 1,
+    precision: Precision = "fp32",
     time_budget: TimeBudget = "10m",
     networks: Networks = 9,
     max_ratio: opt.MaxRatio = 0.9,

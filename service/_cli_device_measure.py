@@ -14,6 +14,7 @@ from autoprune.latency_tables.device_run import measure_work
 from autoprune.latency_tables.kit import RUNNER
 from autoprune.latency_tables.runner import ProgressLine, parse_duration_s, summary
 from autoprune.latency_tables.session import processor_name
+from autoprune.latency_tables.values import PRECISIONS
 from autoprune.network.network import Network
 from autoprune.service._cli_console import stderr, stdout, stop_on_interrupt
 from autoprune.service._cli_inspect import load_model
@@ -72,7 +73,7 @@ def run_measure(params: Mapping[str, object]) -> None:
     home = Settings.from_environment().home
     with tempfile.TemporaryDirectory(prefix="autoprune-kit-") as folder, stop_on_interrupt(stderr()) as should_stop:
         work = device_work(network, Path(folder), options)
-        state = home / "device-runs" / f"{device}.{work.structure[:16]}.t{work.threads}.jsonl"
+        state = home / "device-runs" / f"{device}.{work.structure[:16]}.{work.precision}.t{work.threads}.jsonl"
         state.parent.mkdir(parents=True, exist_ok=True)
         with held(state.with_suffix(".lock")) as is_free:
             if not is_free:
@@ -97,7 +98,8 @@ def run_measure(params: Mapping[str, object]) -> None:
         return
     for line in summary(measured):
         stdout().print(escape(line))
-    stdout().print(f"kept as [bold]{escape(stored.id)}[/]; use it with --device {escape(device)}")
+    int8 = " --int8" if work.precision == "int8" else ""
+    stdout().print(f"kept as [bold]{escape(stored.id)}[/]; use it with --device {escape(device)}{int8}")
 
 
 def _network_and_options(params: Mapping[str, object]) -> tuple[Network, KitOptions]:
@@ -105,9 +107,13 @@ def _network_and_options(params: Mapping[str, object]) -> tuple[Network, KitOpti
     max_ratio = float(str(params["max_ratio"]))
     if not 0 < max_ratio < 1:
         raise CommandError(f"--max-ratio must lie between 0 and 1, found {max_ratio}")
+    precision = str(params["precision"])
+    if precision not in PRECISIONS:
+        raise CommandError(f"--precision must be {' or '.join(PRECISIONS)}, found {precision!r}")
     options = KitOptions(
         device=None if params["device"] is None else check_device(params["device"]),
         threads=int(str(params["threads"])),
+        precision=precision,
         time_budget_s=parse_duration_s(str(params["time_budget"])),
         networks=int(str(params["networks"])),
         max_ratio=max_ratio,

@@ -15,6 +15,7 @@ from autoprune.costs.table_request import pruned_units, table_request
 from autoprune.costs.widths import MAX_RATIO, allowed_widths
 from autoprune.errors import ModelError
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.formats.onnx_int8 import quantize_onnx
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.latency_tables.kit import NETWORKS, RUNNER, WORK, write_runner
 from autoprune.latency_tables.table import ALIGNMENT
@@ -31,6 +32,9 @@ RANDOM_NETWORKS = 9
 #: Most that a random network loses of its groups on average, and how far single groups are from its average.
 _MOST_RATIO, _SPREAD = 0.7, 0.2
 
+#: Noise that a network measured whole in int8 is quantised with: which values it computes does not matter to its time.
+_NOISE_IMAGES = 2
+
 #: How often each random network is drawn, until one is new.
 _DRAWS = 20
 
@@ -44,7 +48,7 @@ pruned networks as a whole to tell how far sums of layers are from the truth. It
 3. Close what else runs, plug in power, and start:   python measure.pyz --device {device}
    Interrupted? The same command goes on where it stopped. `python measure.pyz --help` lists what can be chosen.
 4. Bring latency-table.json back and run:   autoprune device import latency-table.json
-5. Prune for the device:   autoprune search MODEL --data DATA --budget latency=50% --device {device}
+5. Prune for the device:   autoprune search MODEL --data DATA --budget latency=50% --device {device}{int8}
 """
 
 
@@ -55,6 +59,7 @@ class KitOptions:
     Attributes:
         device: Name of the device; None leaves it to the person there.
         threads: Threads within an operator.
+        precision: Of weights and activations, ``fp32`` or ``int8``.
         time_budget_s: For everything together.
         networks: Random pruned networks measured whole beside the unpruned one.
         max_ratio: Most of a group that is removed in the narrowest units.
@@ -65,6 +70,7 @@ class KitOptions:
 
     device: str | None = None
     threads: int = 1
+    precision: str = "fp32"
     time_budget_s: float = 600.0
     networks: int = RANDOM_NETWORKS
     max_ratio: float = MAX_RATIO
@@ -90,7 +96,8 @@ def pack_kit(network: Network, model: str, folder: Path, options: KitOptions) ->
     work = device_work(network, folder, options)
     write_runner(folder / RUNNER, __version__)
     minutes = math.ceil(options.time_budget_s / 60)
-    readme = _README.format(model=model, device=options.device or "my-phone", minutes=minutes)
+    int8 = " --int8" if options.precision == "int8" else ""
+    readme = _README.format(model=model, device=options.device or "my-phone", minutes=minutes, int8=int8)
     (folder / README).write_text(readme, encoding="utf-8")
     (folder / WORK).write_text(work.to_json(), encoding="utf-8")
     return work
@@ -113,11 +120,12 @@ def device_work(network: Network, folder: Path, options: KitOptions) -> Work:
         device=options.device,
         grids=table_request(units, all_groups, max_ratio=options.max_ratio, include_residual=options.include_residual),
         networks=tuple(
-            _whole_network(network, all_groups, groups, units, kept, folder, f"{index:02d}")
+            _whole_network(network, all_groups, groups, units, kept, folder / f"{NETWORKS}/{index:02d}.onnx", options)
             for index, kept in enumerate(plans)
         ),
         structure=structure_key(units),
         threads=options.threads,
+        precision=options.precision,
         time_budget_s=options.time_budget_s,
         made_by=__version__,
     )
@@ -152,19 +160,21 @@ def _whole_network(
     groups: Sequence[ChannelGroup],
     units: Sequence[FusedUnit],
     kept: Counts,
-    folder: Path,
-    name: str,
+    path: Path,
+    options: KitOptions,
 ) -> WholeNetwork:
-    """Export one pruned network; which channels stay does not matter to its time."""
+    """Export one pruned network to `path`; which channels stay does not matter to its time."""
     plan = Plan(
         {group.name: tuple(range(count)) for group, count in zip(groups, kept.tolist(), strict=True)},
         network.fingerprint(),
     )
-    file = f"{NETWORKS}/{name}.onnx"
-    export_onnx(prune(network, all_groups, plan), folder / file, input_shape=network.input_shape)
+    export_onnx(prune(network, all_groups, plan), path, input_shape=network.input_shape)
+    if options.precision == "int8":
+        noise = np.random.default_rng(0).standard_normal((_NOISE_IMAGES, *network.input_shape)).astype(np.float32)
+        quantize_onnx(path, path, noise)
     return WholeNetwork(
-        file,
-        file_sha256(folder / file),
+        f"{NETWORKS}/{path.name}",
+        file_sha256(path),
         tuple(network.input_shape),
         pruned_units(units, groups, all_groups.n_units, kept),
     )

@@ -57,6 +57,7 @@ def queue_files(
     *,
     input_shape: Shape,
     threads: int = 1,
+    precision: str = "fp32",
     time_budget_s: float = 60.0,
 ) -> DeviceWorkRow:
     """Ask a device to time ONNX files whole, side by side.
@@ -72,7 +73,12 @@ def queue_files(
     for path in files:
         _keep(store, path)
     work = Work(
-        check_device(device), networks=networks, threads=threads, time_budget_s=time_budget_s, made_by=__version__
+        check_device(device),
+        networks=networks,
+        threads=threads,
+        precision=precision,
+        time_budget_s=time_budget_s,
+        made_by=__version__,
     )
     return devices.queue(device, work.to_dict())
 
@@ -113,6 +119,7 @@ class DeviceTimer:
         devices: Where the work is queued.
         store: Where the files are kept for the device.
         device: Its name.
+        precision: Of the files.
         timeout_s: How long a result is waited for.
         should_stop: Asked meanwhile.
 
@@ -121,6 +128,7 @@ class DeviceTimer:
     devices: DeviceRecords
     store: FileStore
     device: str
+    precision: str = "fp32"
     timeout_s: float = 1800.0
     should_stop: Callable[[], bool] = lambda: False
 
@@ -135,7 +143,15 @@ class DeviceTimer:
             Cancelled: `should_stop` said so.
 
         """
-        row = queue_files(self.devices, self.store, self.device, paths, input_shape=input_shape, threads=threads)
+        row = queue_files(
+            self.devices,
+            self.store,
+            self.device,
+            paths,
+            input_shape=input_shape,
+            threads=threads,
+            precision=self.precision,
+        )
         try:
             return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
         except (Cancelled, LatencyTableError) as error:
@@ -209,7 +225,12 @@ def _checked(document: Mapping[str, Any], work: Work, device: str) -> Json:
     """Return a result whose table and latencies are those that `work` asked `device` for."""
     conditions = _conditions(document["conditions"])
     found = {**conditions.to_dict(), "device": conditions.device}
-    for name, expected in (("device", device), ("threads", work.threads), ("batch", work.batch)):
+    for name, expected in (
+        ("device", device),
+        ("threads", work.threads),
+        ("batch", work.batch),
+        ("precision", work.precision),
+    ):
         if found[name] != expected:
             raise LatencyTableError(f"result: {name}: expected {expected!r}, found {found[name]!r}")
     table = document["table"]

@@ -1,6 +1,6 @@
 """Latency tables, and devices that fetch work, over REST."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Path, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,9 @@ class WorkRequest(BaseModel):
     units: bool = Field(default=True, description="Whether to make a latency table, or to time networks alone.")
     networks: int = Field(default=9, ge=3, le=100, description="Random pruned networks that are timed whole.")
     threads: int = Field(default=1, ge=1, le=256)
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="int8: for networks that jobs with `int8` quantise after pruning."
+    )
     time_budget_s: float = Field(default=600.0, gt=0, le=86_400)
     max_ratio: float = Field(default=0.9, gt=0, lt=1)
     include_residual: bool = True
@@ -118,6 +121,7 @@ def post_work(service: TheService, response: Response, name: DeviceName, request
     options = KitOptions(
         check_device(name),
         threads=request.threads,
+        precision=request.precision,
         time_budget_s=request.time_budget_s,
         networks=request.networks,
         max_ratio=request.max_ratio,

@@ -62,7 +62,7 @@ def export_onnx(
     if model.ByteSize() > MAX_BYTES:
         raise ExportError(f"the network takes {model.ByteSize():,} bytes as ONNX, at most {MAX_BYTES:,} are possible")
     onnx.checker.check_model(model, full_check=True)
-    _write(model.SerializeToString(), path)
+    write_file(model.SerializeToString(), path)
 
 
 def onnx_size(module: fx.GraphModule, *, input_shape: Shape, opset: int = 17) -> int:
@@ -131,7 +131,7 @@ def _finish(parts: GraphParts, tensor: str, output_name: str) -> None:
         parts.nodes.append(helper.make_node("Identity", [tensor], [output_name], name=f"{output_name}.identity"))
 
 
-def _write(data: bytes, path: Path) -> None:
+def write_file(data: bytes, path: Path) -> None:
     """Write a file completely or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

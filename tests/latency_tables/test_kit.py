@@ -122,12 +122,33 @@ def test_a_kit_measures_in_an_environment_of_numpy_and_onnxruntime_alone(
         assert predicted_us(table, whole) > 0
 
 
+def test_a_kit_of_int8_measures_quantized_networks(network: Network, tmp_path: Path) -> None:
+    kit, output = tmp_path / "kit", tmp_path / "table.json"
+    kit.mkdir()
+    work = pack_kit(network, "tiny.onnx", kit, replace(OPTIONS, precision="int8", time_budget_s=2.0))
+    assert "--device bench-1 --int8\n" in (kit / "README.txt").read_text()
+    for whole in work.networks:
+        found = onnx.load(kit / whole.file)
+        sizes = [tuple(weight.dims) for weight in found.graph.initializer if len(weight.dims) == 4]
+        assert sizes == [(unit.c_out, unit.c_in, 3, 3) for unit in whole.units if unit.op == "conv"]
+        weights = {weight.name: weight.data_type for weight in found.graph.initializer}
+        convolutions = [node for node in found.graph.node if node.op_type == "Conv"]
+        assert len(convolutions) == 2
+        assert {weights[f"{node.name}.weight_quantized"] for node in convolutions} == {onnx.TensorProto.INT8}
+    assert main(["--kit", str(kit), "-o", str(output)]) == 0
+    table = LatencyTable.load(output)
+    assert table.conditions.precision == "int8"
+    assert {grid.shape for grid in work.grids} == set(table.shapes)
+    (calibration,) = table.calibrations.values()
+    assert len(calibration.points) == 5
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     kit = tmp_path / "kit"
     kit.mkdir()
     pack_kit(build("resnet20_cifar"), "resnet20_cifar", kit, replace(OPTIONS, time_budget_s=40.0))  # seconds of work
     output = tmp_path / "table.json"
-    state = tmp_path / "table.bench-1-t1.state.jsonl"
+    state = tmp_path / "table.bench-1-fp32-t1.state.jsonl"
     command = [sys.executable, "-I", str(kit / "measure.pyz"), "--time-budget", "40s", "-o", str(output)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -187,7 +208,7 @@ def test_what_a_kit_refuses(kit: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ({"networks": [{"file": "x", "sha256": "0", "input_shape": [1, 2, 3], "units": []}]}, "expected a sha256"),
         ({"networks": [{"file": "x", "sha256": "0" * 64, "input_shape": [1], "units": []}]}, "input shape"),
         ({"conditions": {"threads": 0, "batch": 1, "precision": "fp32", "graph_options": "all"}}, "threads"),
-        ({"conditions": {"threads": 1, "batch": 1, "precision": "int8", "graph_options": "all"}}, "precision fp32"),
+        ({"conditions": {"threads": 1, "batch": 1, "precision": "int4", "graph_options": "all"}}, "fp32 or int8"),
     ],
 )
 def test_malformed_work_is_refused(changes: dict[str, object], reason: str) -> None:

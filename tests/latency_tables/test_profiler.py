@@ -66,6 +66,14 @@ def test_wider_units_take_longer() -> None:
     assert found[large].p10_us > 3 * found[small].p10_us
 
 
+def test_int8_units_have_times_of_their_own(tmp_path: Path) -> None:
+    units = [CONV.with_channels(64, 64), DEPTHWISE.with_channels(64, 64)]
+    found = profile_units(units, precision="int8", state=tmp_path / "state.jsonl")
+    assert all(0 < found[unit].p10_us <= found[unit].median_us for unit in units)
+    with pytest.raises(LatencyTableError, match="other conditions"):
+        profile_units(units, state=tmp_path / "state.jsonl")
+
+
 def test_kernels_are_timed_not_whole_runs() -> None:
     units = [CONV.with_channels(16, 16)] * 3
     times = kernel_times_us(units, threads=1, batch=1, seconds=1, least=9, most=9)

@@ -47,6 +47,21 @@ EVERY_KIND = [
 ]
 
 
+INT8 = [
+    (conv(16, 24, kernel=3, stride=(2, 2)), ["QLinearConv"]),
+    (conv(13, 7, activation="relu6"), ["QLinearConv"]),
+    (conv(16, 32, groups=2, activation="none"), ["QLinearConv"]),
+    (conv(16, 16, kernel=3, add=True), ["QLinearConv", "QLinearAdd"]),
+    (conv(16, 16, activation="silu"), ["QLinearConv", "QLinearSigmoid", "QLinearMul"]),
+    (conv(16, 16, activation="leakyrelu"), ["QLinearConv", "QLinearLeakyRelu"]),
+    (flat("depthwise", 16, 3, 2, activation="relu6"), ["QLinearConv"]),
+    (flat("pool", 16, 2, 2), ["NhwcMaxPool"]),
+    (flat("pool", 16, 0, 1), ["QLinearGlobalAveragePool"]),
+    (flat("elementwise", 16, 1, 1, add=True), ["QLinearAdd"]),
+    (LINEAR, ["QGemm"]),
+]
+
+
 def kernels(model: UnitModel, folder: Path) -> dict[int, list[str]]:
     """Run a model once; return the kernels of each unit."""
     session = open_session(model.data, threads=1, profile_prefix=folder / "profile")
@@ -71,6 +86,35 @@ def test_files_of_all_kinds_of_units_pass_the_full_check_and_run() -> None:
         assert np.abs(output).min() > 1e-30, f"{unit}: zeros and denormal numbers take another time"
 
 
+def test_int8_files_of_all_kinds_of_units_pass_the_full_check_and_run() -> None:
+    model = unit_model(EVERY_KIND, batch=2, precision="int8")
+    onnx.checker.check_model(onnx.load_from_string(model.data), full_check=True)
+    outputs = open_session(model.data, threads=1).run(None, dict(model.feeds))
+    for unit, output in zip(EVERY_KIND, outputs, strict=True):
+        assert output.dtype == np.uint8
+        assert (output.shape[0], output.shape[-1]) == (2, unit.c_out)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # in float, between the pairs
+    plain = onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    for one, other in zip(plain.run(None, dict(model.feeds)), outputs, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_int8_units_are_the_integer_kernels_of_the_runtime(tmp_path: Path) -> None:
+    model = unit_model([unit for unit, _ in INT8], precision="int8")
+    session = open_session(model.data, threads=1, profile_prefix=tmp_path / "profile")
+    session.run(None, dict(model.feeds))
+    events = [each for each in json.loads(Path(session.end_profiling()).read_text()) if "op_name" in each["args"]]
+    if any(event["args"]["op_name"] == "Transpose" for event in events):
+        pytest.skip("this runtime does not lay out images with their channels last")
+    assert kernels(model, tmp_path) == {index: expected for index, (_, expected) in enumerate(INT8)}
+
+
+def test_other_precisions_are_refused() -> None:
+    with pytest.raises(LatencyTableError, match="expected one of fp32, int8; found 'int4'"):
+        unit_model([LINEAR], precision="int4")
+
+
 def test_units_compute_what_their_operators_say() -> None:
     model = unit_model([conv(16, 24, kernel=3, activation="relu6", add=True), flat("depthwise", 16, 3, 2), LINEAR])
     expected = ReferenceEvaluator(onnx.load_from_string(model.data)).run(None, dict(model.feeds))
@@ -91,8 +135,9 @@ def test_a_convolution_with_addition_and_activation_is_one_kernel(tmp_path: Path
     assert found == {0: ["Conv"], 1: ["Conv"], 2: ["Conv"]}
 
 
-def test_a_chain_runs_one_kernel_after_the_other(tmp_path: Path) -> None:
-    model = chain_model(conv(16, 16, kernel=3), 5)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_chain_runs_one_kernel_after_the_other(tmp_path: Path, precision: str) -> None:
+    model = chain_model(conv(16, 16, kernel=3), 5, precision=precision)
     onnx.checker.check_model(onnx.load_from_string(model.data), full_check=True)
     assert {unit: len(names) for unit, names in kernels(model, tmp_path).items()} == dict.fromkeys(range(5), 1)
 
@@ -102,6 +147,8 @@ def test_names_of_units_are_found_in_names_of_fused_nodes() -> None:
     assert place_of("u3.core_kernel_time") == (3, "core")
     assert place_of("_inlfunc_HardSwish_u4.core.act.out_x_kernel_time") == (4, "core")
     assert place_of("u12.feed.pool.out_nchwc_kernel_time") == (12, "feed")
+    assert place_of("u5.core_token_21_kernel_time") == (5, "core")
+    assert place_of("u5.core.act.dequantize.0/duplicated_kernel_time") == (5, "core")
     assert place_of("ReorderInput_token_4_kernel_time") is None
 
 

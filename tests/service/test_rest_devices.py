@@ -123,6 +123,19 @@ def test_a_device_fetches_measures_and_sends(live: Live, tmp_path: Path) -> None
     assert "no open work" in problem(refused, 404)
 
 
+def test_a_device_measures_int8_where_it_is_asked_to(live: Live) -> None:
+    model = live.post_model(tiny_onnx(image=(3, 8, 8), width=16, seed=8)).json()["id"]
+    request = {"model_id": model, "networks": 3, "time_budget_s": 2.0, "precision": "int8"}
+    asked = live.client.post("/v1/devices/agent-9/work", json=request)
+    assert asked.status_code == 201, asked.text
+    assert main(["--poll", str(live.client.base_url), "--device", "agent-9", "--once"]) == 0
+    done = live.client.get(asked.headers["location"]).json()
+    assert done["state"] == "done", done
+    assert live.client.get(f"/v1/latency-tables/{done['result']['table']}").json()["precision"] == "int8"
+    assert find_table("agent-9", home=live.settings.home, precision="int8").calibrations
+    problem(live.client.post("/v1/devices/agent-9/work", json={**request, "precision": "int4"}))
+
+
 def test_finalists_are_timed_on_the_device(live: Live, devices: DeviceRecords, tmp_path: Path) -> None:
     files = [tmp_path / "small.onnx", tmp_path / "large.onnx"]
     for path, width in zip(files, (8, 160), strict=True):
@@ -179,6 +192,7 @@ def test_results_that_are_refused(live: Live, devices: DeviceRecords, tmp_path: 
     (sha256,) = [network["sha256"] for network in row.work["networks"]]
     good = Latency(2.0, 1.0, 3.0, 9, 1, 1, "onnxruntime 1.27.0", "Cortex-X4").to_dict()
     other = sample_table("agent-4").conditions.to_dict()
+    quantized = sample_table("agent-3", precision="int8").conditions.to_dict()
     bad: list[tuple[dict[str, Any], str]] = [
         (result(None, {}), "latencies of 1 networks"),
         (result(None, {sha256: {**good, "p10_ms": 2.5}}), "p10 <= median"),
@@ -187,6 +201,7 @@ def test_results_that_are_refused(live: Live, devices: DeviceRecords, tmp_path: 
         (result(None, {sha256: {**good, "note": 1}}), "a latency has the fields"),
         (result(None, {sha256: {**good, "threads": 4}}), "other threads"),
         (result(None, {sha256: good}, conditions=other), "device: expected 'agent-3', found 'agent-4'"),
+        (result(None, {sha256: good}, conditions=quantized), "precision: expected 'fp32', found 'int8'"),
         (result(sample_table("agent-3"), {sha256: good}), "none elsewhere"),
         (result(None, {sha256: good}, version=2), "version 1"),
         (result(None, {sha256: good}, note=2), "expected the fields"),
