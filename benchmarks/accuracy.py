@@ -28,8 +28,6 @@ def main() -> None:
     parser.add_argument("--search-images", type=int, default=2000)
     parser.add_argument("--fit-images", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=0, help="fine-tune the winner of the longest search")
-    parser.add_argument("--learning-rate", type=float, default=0.01)
-    parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-accuracy"))
@@ -63,7 +61,6 @@ def _job(arguments: argparse.Namespace, folder: Path, seed: int, evaluations: in
             "search_images": arguments.search_images,
             "fit_images": arguments.fit_images,
             "finetune_epochs": epochs,
-            "finetune": {"learning_rate": arguments.learning_rate, "distillation": arguments.distillation},
             "seed": seed,
             "threads": arguments.threads,
             "workers": arguments.workers,
@@ -104,7 +101,7 @@ def _table(arguments: argparse.Namespace, rows: dict[int, list[JobResult]]) -> s
             f"| {100 * (baseline - statistics.mean(tops)):.2f} | {_spread(tuned) if tuned else '-'} |"
         )
     if arguments.epochs:
-        lines += ["", f"Fine-tuned for {arguments.epochs} epochs on the fit images, with distillation."]
+        lines += ["", f"Fine-tuned for {arguments.epochs} epochs on the fit images, with the default settings."]
     return "\n".join(lines) + "\n"
 
 

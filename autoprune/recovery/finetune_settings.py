@@ -16,8 +16,7 @@ class FinetuneSettings:
     Such a network is close to the best that its weights allow, and most settings that train a network from scratch
     first lead away from it. The defaults do not: each step changes a tensor by at most 0.3% of its size, batch norms
     add no noise, and the unpruned network teaches its features besides its answers, of which it is too sure on images
-    it was trained on. Without these, SGD wants about 0.01, AdamW 0.0003. docs/adr/0007-fine-tuning.md has what was
-    measured.
+    it was trained on. docs/adr/0007-fine-tuning.md has what was measured.
 
     Attributes:
         epochs: Passes over the images; 0 returns a copy.
