@@ -12,7 +12,7 @@ from autoprune.search.answers import Answers
 from autoprune.search.journal import Journal
 from autoprune.search.pool import EvaluationPool, SerialPool, ShouldStop, never
 from autoprune.search.screening import Screening, ScreeningRecord
-from autoprune.search.searcher import Pathfinder, Searcher, Trial
+from autoprune.search.searcher import FrontSearcher, Searcher, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class SearchResult:
         evaluated: Trials for which something had to be evaluated now; the others came from the journal alone.
         seconds: Wall time.
         screening: What screening did; None without screening.
-        path: The steps from the unpruned network to the best, of policies that take such a path: a Pareto front.
+        front: Plans of several costs, the dearest first, of policies that look for such a front.
         asked: Keys of the evaluations that the trials rest on, as they stand in the journal; each counts once.
 
     """
@@ -35,7 +35,7 @@ class SearchResult:
     evaluated: int
     seconds: float
     screening: ScreeningRecord | None = None
-    path: tuple[Trial, ...] = ()
+    front: tuple[Trial, ...] = ()
     asked: frozenset[tuple[str, str]] = frozenset()
 
     @property
@@ -108,8 +108,10 @@ def run_search(
             "allowed; allow more"
         )
     seconds = time.monotonic() - started
-    path = searcher.path() if isinstance(searcher, Pathfinder) else ()
-    return SearchResult(best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record(), path, answers.asked)
+    front = searcher.front() if isinstance(searcher, FrontSearcher) else ()
+    return SearchResult(
+        best, tuple(loop.trials), loop.evaluated, seconds, loop.screening_record(), front, answers.asked
+    )
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -83,7 +83,7 @@ class NetAdapt:
         self._order = InOrder()
         self._queue = [_Draft(Proposal(problem.policy(self._kept), probe=True), self._kept, 0.0), *self._iterate()]
 
-    def path(self) -> tuple[Trial, ...]:
+    def front(self) -> tuple[Trial, ...]:
         """Return the whole network, the accepted steps above the budget, and the best trial within it: a Pareto front.
 
         The resource falls from each to the next. Grows with the search; the last trial may change until the end.

@@ -114,11 +114,11 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
-class Pathfinder(Protocol):
-    """A searcher that goes from the unpruned network down to the budget, step by step."""
+class FrontSearcher(Protocol):
+    """A searcher that ends with plans of several costs: the more one costs, the better it should score."""
 
-    def path(self) -> tuple[Trial, ...]:
-        """Return the trials of the steps so far; none where the searcher takes no such path after all."""
+    def front(self) -> tuple[Trial, ...]:
+        """Return the trials of the front so far, the dearest first; none where the searcher has no front after all."""
         ...
 
 

@@ -6,7 +6,7 @@ from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.allocation import Allocation
-from autoprune.search.searcher import InOrder, Pathfinder, Proposal, Searcher, Trial
+from autoprune.search.searcher import FrontSearcher, InOrder, Proposal, Searcher, Trial
 
 
 class WarmStart:
@@ -27,9 +27,9 @@ class WarmStart:
         """Name of the searcher that goes on."""
         return self._searcher.name
 
-    def path(self) -> tuple[Trial, ...]:
-        """Return the path of the searcher that goes on, if it takes one."""
-        return self._searcher.path() if isinstance(self._searcher, Pathfinder) else ()
+    def front(self) -> tuple[Trial, ...]:
+        """Return the front of the searcher that goes on, if it has one."""
+        return self._searcher.front() if isinstance(self._searcher, FrontSearcher) else ()
 
     def ask(self, n: int) -> list[Proposal]:
         """Return the next given policies; after all of them what the searcher proposes."""

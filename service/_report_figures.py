@@ -56,8 +56,8 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
         for probe, trials in groups.items():
             if trials:
                 traces.append(_trial_trace(outcome, trials, quantity, full, index, probe=probe))
-        if outcome.path:
-            traces.append(_path_trace(outcome, quantity, full, index))
+        if outcome.front:
+            traces.append(_front_trace(outcome, quantity, full, index))
     unpruned = score.of(result.search)
     if unpruned is not None:
         traces.append(
@@ -138,14 +138,14 @@ def _trial_trace(
     }
 
 
-def _path_trace(outcome: PolicyOutcome, quantity: str, full: int, index: int) -> Mapping[str, object]:
-    """The steps that a policy took from the unpruned network to its winner, as a line."""
+def _front_trace(outcome: PolicyOutcome, quantity: str, full: int, index: int) -> Mapping[str, object]:
+    """A policy's plans of several costs, as a line."""
     trials = {trial.number: trial for trial in outcome.trials}
-    steps = [trials[number] for number in outcome.path]
+    steps = [trials[number] for number in outcome.front]
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": f"{escape(outcome.policy)}, path",
+        "name": f"{escape(outcome.policy)}, front",
         "x": [100 * step.cost[quantity] / full for step in steps],
         "y": [100 * step.objective for step in steps],
         "hoverinfo": "skip",

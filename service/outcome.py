@@ -147,7 +147,7 @@ def policy_outcome(
         report_finetuned=None if tuned is None else view(score(tuned)),
         trials=trial_views(finalist.search.trials),
         screening=None if screening is None else ScreeningView(**asdict(screening)),
-        path=[trial.number for trial in finalist.search.path],
+        front=[trial.number for trial in finalist.search.front],
         amc=finalist.amc,
         certificate=certificate,
         artifacts=artifacts,

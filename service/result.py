@@ -123,7 +123,7 @@ class PolicyOutcome(Value):
         report: Scores on the report split, after the refit if it helped, before fine-tuning.
         report_finetuned: The same after fine-tuning; None without fine-tuning.
         screening: What screening did; None without.
-        path: Numbers of the trials that led from the unpruned network to the winner, of policies that take a path.
+        front: Numbers of the trials of a front, the dearest first, of policies that look for plans of several costs.
         amc: How the search went, of policy amc.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent).
@@ -144,7 +144,7 @@ class PolicyOutcome(Value):
     report_finetuned: ScoresView | None
     trials: list[TrialView]
     screening: ScreeningView | None = None
-    path: list[int] = []
+    front: list[int] = []
     amc: AmcView | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]

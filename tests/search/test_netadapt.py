@@ -93,7 +93,7 @@ by_both_rules = pytest.mark.parametrize("rule", ["paper", "official"])
 def test_the_resource_falls_with_every_step_of_one_group(problem: PruningProblem, rule: Rule, evaluations: int) -> None:
     result = search(problem, rule=rule, evaluations=evaluations)
     quantity, limit = next(iter(problem.limits.items()))
-    path = result.path
+    path = result.front
     assert path[0].kept == tuple(problem.costs.full())
     costs = [trial.cost[quantity] for trial in path]
     assert all(later < earlier for earlier, later in pairwise(costs))
@@ -108,7 +108,7 @@ def test_the_resource_falls_with_every_step_of_one_group(problem: PruningProblem
 
 @on_every_problem
 def test_every_step_meets_its_target_and_no_wider_group_would(problem: PruningProblem) -> None:
-    path = search(problem, evaluations=100).path
+    path = search(problem, evaluations=100).front
     descent = Descent.of(problem)
     schedule = schedule_for(problem, descent, 100 - FRAME)
     for step, (before, after) in enumerate(pairwise(path[:-1]), 1):
@@ -135,7 +135,7 @@ def test_costs_that_are_not_monotone_are_searched_width_by_width() -> None:
 
 def test_several_limits_shrink_in_step() -> None:
     problem = small_problem("macs=60%,params=40%")
-    path = search(problem, evaluations=150).path
+    path = search(problem, evaluations=150).front
     descent = Descent.of(problem)
     progress = [descent.progress(trial.cost) for trial in path]
     assert all(later > earlier for earlier, later in pairwise(progress))
@@ -148,7 +148,7 @@ def test_several_limits_shrink_in_step() -> None:
 
 def test_a_limit_that_holds_from_the_start_only_has_to_be_kept() -> None:
     problem = replace(small_problem("macs=50%"), limits={"params": 10**9, **small_problem("macs=50%").limits})
-    assert [t.kept for t in search(problem).path] == [t.kept for t in search(small_problem("macs=50%")).path]
+    assert [t.kept for t in search(problem).front] == [t.kept for t in search(small_problem("macs=50%")).front]
 
 
 @pytest.mark.parametrize("remaining", [0.01, 0.25, 0.5, 0.99])
@@ -212,7 +212,7 @@ def test_where_greedy_is_optimal_the_optimum_is_found() -> None:
         if sum(int(width[i]) for width, i in zip(problem.widths, chosen, strict=True)) <= 36
     )
     assert result.best.objective == pytest.approx(best / sum(weights), abs=1e-12)
-    assert [trial.cost["latency"] for trial in result.path] == list(range(72, 35, -1))
+    assert [trial.cost["latency"] for trial in result.front] == list(range(72, 35, -1))
 
 
 def test_the_rules_differ_in_what_a_saving_beyond_the_target_is_worth() -> None:
@@ -223,8 +223,8 @@ def test_the_rules_differ_in_what_a_saving_beyond_the_target_is_worth() -> None:
 
     problem, weights = problem_of(cost, 50), (4, 5, 3)
     first: dict[str, Trial] = {
-        "paper": search(problem, weights, rule="paper").path[1],
-        "official": search(problem, weights, rule="official").path[1],
+        "paper": search(problem, weights, rule="paper").front[1],
+        "official": search(problem, weights, rule="official").front[1],
     }
     assert first["paper"].kept[2] == 32
     assert first["official"].kept == (16, 24, 16)
@@ -235,14 +235,14 @@ def test_the_rules_differ_in_what_a_saving_beyond_the_target_is_worth() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 def test_the_batch_size_does_not_matter(batch: int) -> None:
     problem = PROBLEMS["macs"]
-    assert search(problem, batch=batch).path == search(problem).path
+    assert search(problem, batch=batch).front == search(problem).front
 
 
 def test_proposals_name_the_path_that_led_to_them() -> None:
     problem = PROBLEMS["macs"]
     result = search(problem)
-    policies = [trial.policy for trial in result.path]
-    for before, trial in enumerate(result.path[1:-1]):
+    policies = [trial.policy for trial in result.front]
+    for before, trial in enumerate(result.front[1:-1]):
         assert list(trial.proposal.parents) == policies[1 : before + 1]
     assert result.trials[0].proposal.parents == ()
     for trial in result.trials:
@@ -254,7 +254,7 @@ def test_a_warm_start_leaves_the_path_alone() -> None:
     searcher = WarmStart(NetAdapt(problem, 60), [exact_policy(problem)])
     with Journal("sqlite://") as journal:
         warm = run_search(problem, FormulaEvaluator(problem, [1, 3, 9]), searcher, evaluations=61, journal=journal)
-    assert [trial.kept for trial in warm.path] == [trial.kept for trial in search(problem).path]
+    assert [trial.kept for trial in warm.front] == [trial.kept for trial in search(problem).front]
 
 
 @pytest.mark.parametrize("evaluations", [6, 12, 40])
@@ -270,6 +270,6 @@ def test_proposals_that_were_screened_out_are_not_accepted(evaluations: int) -> 
             batch=8,
             screening=Screening(10, audit=2),
         )
-    assert not any(trial.screened_out for trial in result.path)
-    assert result.path[-1] == result.best
+    assert not any(trial.screened_out for trial in result.front)
+    assert result.front[-1] == result.best
     assert problem.fits(result.best.kept)

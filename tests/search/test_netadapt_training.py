@@ -24,17 +24,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_path_is_the_same_with_workers_and_resumed_without_checkpoints(tmp_path: Path) -> None:
     whole = run(tmp_path / "serial")
-    assert 4 <= len(whole.path) <= len(whole.trials) <= EVALUATIONS
+    assert 4 <= len(whole.front) <= len(whole.trials) <= EVALUATIONS
     with local_pool(2) as pool:
         parallel = run(tmp_path / "parallel", pool=pool, batch=5)
-    assert (parallel.trials, parallel.path) == (whole.trials, whole.path)
+    assert (parallel.trials, parallel.front) == (whole.trials, whole.front)
     shutil.rmtree(tmp_path / "serial" / "checkpoints")
     again = run(tmp_path / "serial")
-    assert (again.trials, again.path, again.evaluated) == (whole.trials, whole.path, 0)
+    assert (again.trials, again.front, again.evaluated) == (whole.trials, whole.front, 0)
     evaluator = tuned_evaluator(tmp_path / "anew")
-    parents = [evaluator.problem.plan(policy) for policy in whole.path[-2].proposal.parents]
-    last = PathPlan.of(evaluator.problem.plan(whole.path[-2].policy), parents)
-    assert evaluator.evaluate(last) == whole.path[-2].scores
+    parents = [evaluator.problem.plan(policy) for policy in whole.front[-2].proposal.parents]
+    last = PathPlan.of(evaluator.problem.plan(whole.front[-2].policy), parents)
+    assert evaluator.evaluate(last) == whole.front[-2].scores
 
 
 def test_a_killed_search_walks_the_same_path(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_killed_search_walks_the_same_path(tmp_path: Path) -> None:
         assert search.wait() == -signal.SIGKILL
         survived = len(journal)
     resumed, whole = run(folder), run(tmp_path / "whole")
-    assert (resumed.trials, resumed.path, resumed.best) == (whole.trials, whole.path, whole.best)
+    assert (resumed.trials, resumed.front, resumed.best) == (whole.trials, whole.front, whole.best)
     assert resumed.cached >= survived >= 6
     assert resumed.evaluated > 0
 
@@ -84,7 +84,7 @@ def test_evaluators_that_follow_paths_are_given_them_and_others_are_not() -> Non
             assert len(by_path) == follows_path * sum(bool(trial.proposal.parents) for trial in found.trials)
             for plan in by_path:
                 kept = [[len(each.kept[name]) for name in problem.names] for each in plan.path]
-                assert kept == [list(trial.kept) for trial in found.path[1 : len(kept) + 1]]
+                assert kept == [list(trial.kept) for trial in found.front[1 : len(kept) + 1]]
 
 
 def test_the_journal_tells_paths_apart() -> None:

@@ -94,11 +94,11 @@ def test_netadapt_walks_down_to_the_budget_and_the_report_draws_its_path(job: tu
     result, folder = job
     outcome = next(each for each in result.outcomes if each.policy == "netadapt")
     trials = {trial.number: trial for trial in outcome.trials}
-    steps = [trials[number].cost["latency"] for number in outcome.path]
+    steps = [trials[number].cost["latency"] for number in outcome.front]
     assert steps[0] == result.cost["latency"]
     assert all(after < before for before, after in itertools.pairwise(steps))
     page = (folder / "report.html").read_text()
-    assert "netadapt, path" in page
+    assert "netadapt, front" in page
     assert "predicted latency" in page
 
 
