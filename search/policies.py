@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from autoprune.errors import UnknownNameError
 from autoprune.problem import PruningProblem
+from autoprune.search.evolution import Evolution
 from autoprune.search.exact import Exact
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.random_search import RandomSearch
@@ -31,6 +32,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "exact": Exact,
         "netadapt": lambda problem, seed, evaluations: NetAdapt(problem, evaluations),
         "amc": _amc,
+        "evolution": Evolution,
     }
 )
 

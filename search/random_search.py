@@ -39,7 +39,6 @@ class RandomSearch:
             raise SearchError(f"expected a seed of at least 0, found {seed}")
         self._problem = problem
         self._generator = np.random.default_rng(seed)
-        self._largest = 1 - problem.smallest() / problem.costs.full()
         self._seen: set[PruningPolicy] = set()
         self._exhausted = False
         self._order = InOrder()
@@ -63,14 +62,16 @@ class RandomSearch:
     def _new(self) -> PruningPolicy | None:
         """Return a policy that was not proposed before, or None."""
         for _ in range(MAX_REDRAWS):
-            policy = self._problem.project(self._draw(), fill=True)
+            policy = self._problem.project(random_policy(self._problem, self._generator), fill=True)
             if policy not in self._seen:
                 self._seen.add(policy)
                 return policy
         return None
 
-    def _draw(self) -> PruningPolicy:
-        """Draw one policy, in or out of budget."""
-        level, spread = self._generator.random(2)
-        each = self._generator.random(len(self._largest))
-        return PruningPolicy.of(self._largest * ((1 - spread) * level + spread * each))
+
+def random_policy(problem: PruningProblem, generator: np.random.Generator) -> PruningPolicy:
+    """Draw one policy, in or out of budget; see :class:`RandomSearch` for the distribution."""
+    largest = 1 - problem.smallest() / problem.costs.full()
+    level, spread = generator.random(2)
+    each = generator.random(len(largest))
+    return PruningPolicy.of(largest * ((1 - spread) * level + spread * each))
