@@ -151,7 +151,7 @@ def known_trials(trials: Sequence[Trial], policy: str, *, trained: bool) -> list
     return [
         KnownTrial(policy, t.kept, t.objective, t.scores.regret, t.probe, trained=trained, own=True)
         for t in trials
-        if not t.screened_out
+        if not (t.screened_out or t.proxied)
     ]
 
 

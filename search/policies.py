@@ -23,6 +23,13 @@ def _amc(problem: PruningProblem, seed: int, evaluations: int) -> Searcher:
     return Amc(problem, seed, evaluations)
 
 
+def _metapruning(problem: PruningProblem, seed: int, evaluations: int) -> Searcher:
+    """Make the searcher of MetaPruning; what sets the policy apart is the evaluator that a job gives it."""
+    searcher = RandomSearch(problem, seed)
+    searcher.name = "metapruning"
+    return searcher
+
+
 #: How each policy is made for (problem, seed, evaluations).
 POLICIES: Mapping[str, _Make] = MappingProxyType(
     {
@@ -33,6 +40,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "netadapt": lambda problem, seed, evaluations: NetAdapt(problem, evaluations),
         "amc": _amc,
         "evolution": Evolution,
+        "metapruning": _metapruning,
     }
 )
 

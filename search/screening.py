@@ -173,16 +173,24 @@ class Screener:
 
 
 def kendall_tau(first: Sequence[Scores], second: Sequence[Scores]) -> float | None:
-    """Return Kendall's tau-b of two scorings of the same proposals; equal objectives are told apart by regret.
+    """Return the tau of :func:`rank_correlation`, or None."""
+    found = rank_correlation(first, second)
+    return None if found is None else found[0]
 
-    None where it is not defined: fewer than two proposals, or a scoring that tells none from another.
+
+def rank_correlation(first: Sequence[Scores], second: Sequence[Scores]) -> tuple[float, float] | None:
+    """Return Kendall's tau-b of two scorings of the same proposals, and its p-value (two-sided).
+
+    Equal objectives are told apart by regret. None where it is not defined: fewer than two proposals, or a scoring that
+    tells none from another.
     """
     from scipy.stats import kendalltau  # takes half a second to import, which searches without screening need not wait
 
     if len(first) < 2:
         return None
-    tau = float(kendalltau(_ranks(first), _ranks(second)).statistic)
-    return None if math.isnan(tau) else tau
+    found = kendalltau(_ranks(first), _ranks(second))
+    tau, p_value = float(found.statistic), float(found.pvalue)
+    return None if math.isnan(tau) else (tau, p_value)
 
 
 def _ranks(scores: Sequence[Scores]) -> list[int]:

@@ -39,6 +39,8 @@ class Trial:
         scores: Quality on the search split.
         screened_out: Scored on the first search images only and left out by :mod:`autoprune.search.screening`; such a
             trial never wins a search, and ``scores.images`` tells on how many images it was scored.
+        proxied: Scored by a proxy, which ranks the candidates of one search; its scores do not compare with others, and
+            such a trial never wins (:mod:`autoprune.search.proxied`).
         spent: What the search had spent when this was known, in evaluations on all search images.
         seconds: The same in seconds: what the searcher took so far, and all evaluations one after the other, each with
             the time that it took when it was evaluated, also where the journal answered. None where a journal does not
@@ -53,6 +55,7 @@ class Trial:
     cost: Mapping[str, int]
     scores: Scores
     screened_out: bool = False
+    proxied: bool = False
     spent: float = 0.0
     seconds: float | None = field(default=None, compare=False)
 
@@ -68,8 +71,8 @@ class Trial:
 
     @property
     def competes(self) -> bool:
-        """Whether the trial can win: no probe, and scored on all search images."""
-        return not (self.probe or self.screened_out)
+        """Whether the trial can win: no probe, and scored on all search images, not by a proxy."""
+        return not (self.probe or self.screened_out or self.proxied)
 
 
 class Searcher(Protocol):

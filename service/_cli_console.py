@@ -26,6 +26,8 @@ from autoprune.service.spec import Progress as JobProgress
 STAGES = {
     "train": "train",
     "load": "load images",
+    "pruningnet": "train PruningNet",
+    "audit": "audit PruningNet",
     "search": "search",
     "finetune": "fine-tune",
     "measure": "measure latency",

@@ -16,6 +16,7 @@ class CommandError(AutopruneError):
 
 _MODEL, _DATA, _SEARCH = "Model", "Images", "Budget and search"
 _AMC = "Reinforcement learning (used with --policy amc)"
+_PRUNINGNET = "Predicted weights (used with --policy metapruning)"
 _TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
 
 Model = Annotated[
@@ -218,6 +219,28 @@ AmcTensorboard = Annotated[
     bool, typer.Option("--amc-tensorboard", help="Log to OUTPUT/amc/tensorboard.", rich_help_panel=_AMC)
 ]
 
+PruningnetEpochs = Annotated[
+    int | None, typer.Option(help="Epochs that the PruningNet is trained.", rich_help_panel=_PRUNINGNET)
+]
+PruningnetImages = Annotated[
+    int | None, typer.Option(help="Fit images it is trained on. (default: all)", rich_help_panel=_PRUNINGNET)
+]
+PruningnetFromScratch = Annotated[
+    bool,
+    typer.Option(
+        "--pruningnet-from-scratch",
+        help="Predict whole weights, as in the paper, instead of corrections to the trained ones.",
+        rich_help_panel=_PRUNINGNET,
+    ),
+]
+PruningnetAuditPlans = Annotated[
+    int | None,
+    typer.Option(
+        help="Random plans that are fine-tuned to see whether it ranks them alike; 0: none.",
+        rich_help_panel=_PRUNINGNET,
+    ),
+]
+
 FinetuneEpochs = Annotated[
     int, typer.Option("--finetune-epochs", help="Epochs that each winner is trained; 0: none.", rich_help_panel=_TUNING)
 ]
@@ -282,8 +305,9 @@ FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
     "temperature", "hints", "freeze_batchnorm", "augment", "flip",
 )  # fmt: skip
-#: Options that become fields of AmcOptions, there without this; those left out (None) have its defaults.
-AMC_PREFIX = "amc_"
+#: Options that become fields of AmcOptions and PruningNetOptions, there without this; those left out (None) have the
+#: defaults of these.
+PREFIXES = ("amc_", "pruningnet_")
 _NOT_IN_SPEC = ("weights", "output", "as_json")
 
 
@@ -313,7 +337,7 @@ def spec_values(params: Mapping[str, object]) -> dict[str, object]:
 
     """
     others = (*_NOT_IN_SPEC, *FINETUNE_FIELDS)
-    values = {name: value for name, value in params.items() if name not in others and not name.startswith(AMC_PREFIX)}
+    values = {name: value for name, value in params.items() if name not in others and not name.startswith(PREFIXES)}
     weights, model = params.get("weights"), params["model"]
     if weights is not None:
         if params.get("architecture") is not None or Path(str(model)).suffix:
@@ -324,12 +348,17 @@ def spec_values(params: Mapping[str, object]) -> dict[str, object]:
         values |= {"model": str(weights), "architecture": model}
     values["input_shape"] = parse_input_shape(params.get("input_shape"))
     tuning = {name: params[name] for name in FINETUNE_FIELDS if name in params}
-    amc = {
-        name.removeprefix(AMC_PREFIX): str(value) if isinstance(value, Path) else value
-        for name, value in params.items()
-        if name.startswith(AMC_PREFIX) and value is not None
-    }
-    return values | ({"finetune": tuning} if tuning else {}) | ({"amc": amc} if amc else {})
+    if tuning:
+        values["finetune"] = tuning
+    for prefix in PREFIXES:
+        own = {
+            name.removeprefix(prefix): str(value) if isinstance(value, Path) else value
+            for name, value in params.items()
+            if name.startswith(prefix) and value is not None
+        }
+        if own:
+            values[prefix.removesuffix("_")] = own
+    return values
 
 
 def parse_input_shape(text: object) -> tuple[int, ...] | None:

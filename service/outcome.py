@@ -25,6 +25,7 @@ from autoprune.service.result import (
     ContinuedView,
     JobResult,
     PolicyOutcome,
+    PruningNetView,
     ScoresView,
     ScreeningView,
     TrialView,
@@ -79,6 +80,7 @@ class Finalist:
         folder: Where its files lie.
         search: What it found.
         amc: How its search went, of policy amc.
+        pruningnet: What its search went by, of policy metapruning.
         recovered: The winner after its recovery.
         parity_error: Difference between the exported file and the network.
         parity_images: Images that was measured on.
@@ -90,6 +92,7 @@ class Finalist:
     folder: Path
     search: SearchResult
     amc: AmcView | None
+    pruningnet: PruningNetView | None
     recovered: Recovered
     parity_error: float
     parity_images: int
@@ -149,6 +152,7 @@ def policy_outcome(
         screening=None if screening is None else ScreeningView(**asdict(screening)),
         front=[trial.number for trial in finalist.search.front],
         amc=finalist.amc,
+        pruningnet=finalist.pruningnet,
         certificate=certificate,
         artifacts=artifacts,
     )
@@ -209,6 +213,7 @@ def trial_views(trials: Sequence[Trial]) -> list[TrialView]:
             cost=dict(trial.cost),
             probe=trial.probe,
             screened_out=trial.screened_out,
+            proxied=trial.proxied,
             spent=trial.spent,
             seconds=trial.seconds,
         )

@@ -37,6 +37,8 @@ from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
 from autoprune.service.job_files import EVIDENCE, JOURNAL
 from autoprune.service.latency_check import LatencyCheck, Timer, holding, latency_limit, not_measured
 from autoprune.service.outcome import FILES, Finalist, Recovered, Timed, job_result, policy_outcome, write_text
+from autoprune.service.pruningnet_options import METAPRUNING
+from autoprune.service.pruningnet_stage import Proxy, trained_proxy
 from autoprune.service.recovery import Scorer, finetuned, refitted
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
@@ -123,19 +125,21 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
     """Search with one policy; `before` is what the others found so far."""
     spec, problem = job.search_spec, job.inputs.problem
     warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
+    proxy = _proxy(job, journal, pool) if policy == METAPRUNING else None
+    evaluations = spec.evaluations - (proxy is not None)  # the last one is its winner's
     started = time.monotonic()
     first = [exact_policy(problem)] if warm else []
-    first += first_policies(problem, policy, job.earlier)[: max(0, spec.evaluations - 1 - warm)]
+    first += first_policies(problem, policy, job.earlier)[: max(0, evaluations - 1 - warm)]
     own = job_searcher(
-        spec, problem, policy, evaluations=spec.evaluations - len(first), before=before, directory=job.directory
+        spec, problem, policy, evaluations=evaluations - len(first), before=before, directory=job.directory
     )
     searcher = WarmStart(own, first) if first else own
-    thought_s = time.monotonic() - started
+    thought_s = time.monotonic() - started + (0 if proxy is None else proxy.seconds)
     result = run_search(
         problem,
-        _trainer(job, policy) or job.evaluator,
+        _trainer(job, policy) or job.evaluator if proxy is None else proxy.evaluator,
         searcher,
-        evaluations=spec.evaluations,
+        evaluations=evaluations,
         journal=journal,
         batch=BATCH,
         pool=pool,
@@ -144,7 +148,23 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
         progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
         should_stop=job.should_stop,
     )
+    if proxy is not None:
+        return proxy.found(result, Answers(job.evaluator, journal, pool, job.should_stop))
     return Found(result, amc_left(spec, own, result, before, job.directory, given=len(first)))
+
+
+def _proxy(job: Job, journal: Journal, pool: EvaluationPool) -> Proxy:
+    """Return what policy metapruning scores its candidates with."""
+    return trained_proxy(
+        job.search_spec,
+        job.inputs,
+        job.evaluator,
+        checkpoints=job.directory / CHECKPOINTS,
+        journal=journal,
+        pool=pool,
+        report=job.progress,
+        should_stop=job.should_stop,
+    )
 
 
 def _trainer(job: Job, policy: str) -> TunedEvaluator | None:
@@ -252,6 +272,7 @@ def exported(job: Job, policy: str, search: Found, winner: Recovered) -> Finalis
         folder=folder,
         search=search.result,
         amc=search.amc,
+        pruningnet=search.pruningnet,
         recovered=winner,
         parity_error=parity_error,
         parity_images=len(images),
@@ -284,6 +305,11 @@ def finalist_warnings(job: Job, finalists: Sequence[Finalist], check: LatencyChe
         f"policy {each.policy!r}: the equations of {', '.join(unsolved)} are singular; their weights stay"
         for each in finalists
         if (unsolved := each.recovered.unsolved)
+    ]
+    warnings += [
+        f"policy {each.policy!r}: its PruningNet cannot be trusted to rank candidates: {each.pruningnet.audit.failure}"
+        for each in finalists
+        if each.pruningnet is not None and each.pruningnet.audit is not None and each.pruningnet.audit.failure
     ]
     limit = latency_limit(Budget.parse(job.spec.budget))
     if limit is not None and job.inputs.latencies is not None and check is None:

@@ -55,13 +55,14 @@ class TrialView(Value):
     cost: dict[str, int]
     probe: bool
     screened_out: bool = False
+    proxied: bool = False
     spent: float | None = None
     seconds: float | None = None
 
     @property
     def competes(self) -> bool:
         """Whether the candidate could have won: no probe, and scored on all search images."""
-        return not (self.probe or self.screened_out)
+        return not (self.probe or self.screened_out or self.proxied)
 
 
 class ScreeningView(Value):
@@ -112,6 +113,41 @@ class AmcView(Value):
     stopped_below: float | None
 
 
+class AuditView(Value):
+    """How a proxy ranked random plans that were fine-tuned besides.
+
+    Attributes:
+        plans: Number of plans.
+        kendall_tau: Rank correlation of the proxy's scores with those after fine-tuning, on the search split; None
+            where it is not defined.
+        p_value: Probability of such a tau by chance.
+        failure: Why the proxy cannot be trusted to rank; None where it can.
+
+    """
+
+    plans: int
+    kendall_tau: float | None
+    p_value: float | None
+    failure: str | None
+
+
+class PruningNetView(Value):
+    """The PruningNet that policy metapruning searched with.
+
+    Attributes:
+        images: Images it was trained on.
+        losses: Mean loss of every epoch.
+        predicted: Scores of the winner on the search split with predicted weights, as its search saw them.
+        audit: How it ranks; None where nobody asked.
+
+    """
+
+    images: int
+    losses: list[float]
+    predicted: ScoresView
+    audit: AuditView | None
+
+
 class PolicyOutcome(Value):
     """What one policy found, and what became of it.
 
@@ -125,6 +161,7 @@ class PolicyOutcome(Value):
         screening: What screening did; None without.
         front: Numbers of the trials of a front, the dearest first, of policies that look for plans of several costs.
         amc: How the search went, of policy amc.
+        pruningnet: What all trials but the last were scored by, of policy metapruning.
         certificate: The certificate of the exported file, as in its own JSON file.
         artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent).
         seed: Of the search, in a comparison; None where that is the job's, or where the policy draws nothing.
@@ -146,6 +183,7 @@ class PolicyOutcome(Value):
     screening: ScreeningView | None = None
     front: list[int] = []
     amc: AmcView | None = None
+    pruningnet: PruningNetView | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]
     seed: int | None = None

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
+from autoprune.pruningnet.settings import PruningNetSettings, distilled, from_scratch
+from autoprune.pruningnet.training import check_memory
 from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 from autoprune.search.driver import SearchResult
 from autoprune.search.netadapt import NetAdapt
@@ -16,7 +18,8 @@ from autoprune.search.policies import make_searcher
 from autoprune.search.searcher import Searcher, Trial
 from autoprune.search.sensitivity import Sensitivity
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER
-from autoprune.service.result import AmcView
+from autoprune.service.pruningnet_options import METAPRUNING
+from autoprune.service.result import AmcView, PruningNetView
 from autoprune.service.spec import JobSpec
 
 AMC = "amc"
@@ -48,11 +51,13 @@ class Found:
     Attributes:
         result: What it found.
         amc: How it went, for policy amc; None for all others.
+        pruningnet: What it went by, for policy metapruning; None for all others.
 
     """
 
     result: SearchResult
     amc: AmcView | None = None
+    pruningnet: PruningNetView | None = None
 
 
 def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> None:
@@ -61,8 +66,8 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
     Afterwards the agent's library is there, so that importing it is not counted as time of a search.
 
     Raises:
-        SearchError: Too few evaluations for a policy, TensorBoard is missing, or the agent to go on with cannot be
-            used, or would be overwritten: the job, run again, would begin with another one.
+        SearchError: Too few evaluations for a policy, no memory for a PruningNet, TensorBoard is missing, or the agent
+            to go on with cannot be used, or would be overwritten: the job, run again, would begin with another one.
 
     """
     own = spec.evaluations - spec.warm_start
@@ -70,6 +75,13 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
         Sensitivity(problem, own)
     if NetAdapt.name in spec.policies:
         NetAdapt(problem, own, rule=spec.netadapt_rule)
+    if METAPRUNING in spec.policies:
+        if own < 2:
+            raise SearchError(
+                f"policy 'metapruning' needs at least {2 + spec.warm_start} evaluations, the last one for its winner; "
+                f"found {spec.evaluations}; allow more"
+            )
+        check_memory(problem, pruningnet_settings(spec))
     if AMC not in spec.policies:
         return
     check_log(spec)
@@ -79,6 +91,13 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
             f"the agent {agent} lies where this job leaves its own; choose another output folder, or copy it"
         )
     _amc(spec, problem, 1, ())
+
+
+def pruningnet_settings(spec: JobSpec) -> PruningNetSettings:
+    """Return how a job's PruningNet is trained; images are augmented as in fine-tuning."""
+    make = from_scratch if spec.pruningnet.from_scratch else distilled
+    options = spec.finetune
+    return make(epochs=spec.pruningnet.epochs, seed=spec.seed, augment=options.augment, flip=options.flip)
 
 
 def check_log(spec: JobSpec) -> None:

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from autoprune.errors import AutopruneError, UnknownNameError
 from autoprune.service.amc_options import AmcOptions
+from autoprune.service.pruningnet_options import PruningNetOptions
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -173,6 +174,9 @@ class JobSpec(BaseModel):
         "highest accuracy (paper).",
     )
     amc: AmcOptions = Field(default_factory=AmcOptions, description="How policy amc searches.")
+    pruningnet: PruningNetOptions = Field(
+        default_factory=PruningNetOptions, description="What policy metapruning searches with."
+    )
     criterion: Literal["obs", "l1", "l2"] = Field(
         default="obs",
         description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
@@ -307,7 +311,9 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str = Field(description="load, search, refit, finetune, measure, report or done.", examples=["search"])
+    stage: str = Field(
+        description="load, pruningnet, audit, search, refit, finetune, measure, report or done.", examples=["search"]
+    )
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
     total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])
     message: str = Field(default="", description="What the steps are, in words.", examples=["candidates evaluated"])

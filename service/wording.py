@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from autoprune.costs.quantities import LATENCY
-from autoprune.service.result import AmcView, ContinuedView, JobResult, PolicyOutcome, ScoresView, ScreeningView
+from autoprune.service.result import (
+    AmcView,
+    ContinuedView,
+    JobResult,
+    PolicyOutcome,
+    PruningNetView,
+    ScoresView,
+    ScreeningView,
+)
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random")
@@ -89,7 +97,8 @@ def remarks(result: JobResult) -> list[str]:
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
     amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
-    return [*_continued(result.continued), *screened, *amc]
+    nets = [_pruningnet(result, each, each.pruningnet) for each in result.outcomes if each.pruningnet]
+    return [*_continued(result.continued), *screened, *amc, *nets]
 
 
 def _continued(continued: ContinuedView | None) -> list[str]:
@@ -135,6 +144,26 @@ def _amc(outcome: PolicyOutcome, amc: AmcView) -> list[str]:
             "points, the standard error of a score."
         )
     return known
+
+
+def _pruningnet(result: JobResult, outcome: PolicyOutcome, net: PruningNetView) -> str:
+    """Say what a search with predicted weights went by, and how well that ranks."""
+    measure = metric(result)
+    text = (
+        f"{outcome.policy} scored its candidates with weights that a PruningNet predicts, trained for "
+        f"{len(net.losses)} epochs on {net.images:,} images: its winner had {percent(measure.of(net.predicted))} "
+        f"{measure.label} with those and has {percent(measure.of(outcome.search))} with the weights that every "
+        "policy's winner gets."
+    )
+    if net.audit is None:
+        return text
+    tau = (
+        "not defined" if net.audit.kendall_tau is None else f"{net.audit.kendall_tau:.2f} (p = {net.audit.p_value:.1g})"
+    )
+    return (
+        f"{text} Over {net.audit.plans} random plans, Kendall's tau of its ranking and that after fine-tuning, both on "
+        f"the search images, is {tau}."
+    )
 
 
 def _comparisons(result: JobResult) -> list[str]:

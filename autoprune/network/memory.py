@@ -1,6 +1,7 @@
-"""How the C library handles the memory of activations."""
+"""How much memory there is, and how the C library handles that of activations."""
 
 import ctypes
+import os
 import sys
 from functools import cache
 
@@ -11,6 +12,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MMAP_BYTES = 32 * 2**20
 
 _TRIM_BYTES = 2**30
+
+
+def memory_bytes() -> int | None:
+    """Return the physical memory of this machine; None where the system does not say."""
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if not hasattr(os, "sysconf") or not set(names) <= os.sysconf_names.keys():
+        return None
+    return os.sysconf(names[0]) * os.sysconf(names[1])
 
 
 @cache

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from autoprune.errors import DatasetError, ModelError, NumericalError
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.network.device import batch_on, default_device, ready
-from autoprune.recovery._augmentation import augmented
 from autoprune.recovery._hints import compared
+from autoprune.recovery.augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
 
-__all__ = ["Epoch", "FinetuneResult", "FinetuneSettings", "Progress", "finetune"]
+__all__ = [
+    "Epoch", "FinetuneResult", "FinetuneSettings", "Progress", "finetune", "optimizer_of", "shuffled", "size_of",
+    "training_loss",
+]  # fmt: skip
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -103,7 +106,7 @@ def finetune(
             model=model,
             teacher=teacher,
             hint=hint,
-            optimizer=_optimizer(model, settings),
+            optimizer=optimizer_of(((each, size_of(each)) for each in model.parameters()), settings),
             inputs=inputs.detach(),
             labels=labels,
             settings=settings,
@@ -136,7 +139,7 @@ class _Trainer:
     def run_epoch(self, index: int, progress: Progress | None) -> Epoch:
         """Train on every batch once."""
         started, settings = time.monotonic(), self.settings
-        batches = _shuffled(len(self.inputs), settings.batch_size, self.generator)
+        batches = shuffled(len(self.inputs), settings.batch_size, self.generator)
         _train_mode(self.model, freeze_batchnorm=settings.freeze_batchnorm)
         total_loss = learning_rate = 0.0
         for step, chosen in enumerate(batches, start=1):
@@ -163,7 +166,7 @@ class _Trainer:
             with torch.no_grad():
                 target = None if self.teacher is None else self.teacher(images)
             logits = self.model(images)
-        loss = _loss(logits.float(), labels, None if target is None else target.float(), self.settings)
+        loss = training_loss(logits.float(), labels, None if target is None else target.float(), self.settings)
         if self.hint is not None:
             loss = loss + self.settings.hints * self.hint()
         self.optimizer.zero_grad(set_to_none=True)
@@ -194,13 +197,19 @@ def _check(
             )
 
 
-def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Return the optimizer; weights decay, biases and batch norm do not. A group's rate is multiplied by its scale."""
+def optimizer_of(sized: Iterable[tuple[nn.Parameter, float]], settings: FinetuneSettings) -> torch.optim.Optimizer:
+    """Return the optimizer; weights decay, biases and batch norm do not.
+
+    Args:
+        sized: Parameters, each with the size that a relative rate is relative to.
+        settings: Of the training. The rate of a group of parameters has to be multiplied by its ``"scale"``.
+
+    """
     relative = settings.optimizer == "relative-adamw"
     alike: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    for parameter, size in sized:
         decay = settings.weight_decay if parameter.dim() > 1 else 0.0
-        alike.setdefault((decay, _size(parameter) if relative else 1.0), []).append(parameter)
+        alike.setdefault((decay, size if relative else 1.0), []).append(parameter)
     groups = [{"params": each, "weight_decay": decay, "scale": scale} for (decay, scale), each in alike.items()]
     if settings.optimizer == "sgd":
         momentum = settings.momentum
@@ -208,9 +217,9 @@ def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-def _size(parameter: nn.Parameter) -> float:
+def size_of(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's values; at least 0.001, so that zeros move (Shazeer 2018)."""
-    return max(0.001, float(parameter.detach().square().mean().sqrt()))
+    return max(0.001, float(tensor.detach().square().mean().sqrt()))
 
 
 def _train_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:
@@ -221,14 +230,14 @@ def _train_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:
             layer.eval()
 
 
-def _shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+def shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     """Return the images in random order, in full batches; fewer than one batch make one."""
     order = torch.randperm(n, generator=generator)
     size = min(n, batch_size)
     return list(torch.split(order[: n // size * size], size))
 
 
-def _loss(logits: Tensor, labels: Tensor | None, target: Tensor | None, settings: FinetuneSettings) -> Tensor:
+def training_loss(logits: Tensor, labels: Tensor | None, target: Tensor | None, settings: FinetuneSettings) -> Tensor:
     """Return the mean loss of a batch: cross-entropy with the labels and divergence from the teacher, weighted."""
     weight = 0.0 if target is None else 1.0 if labels is None else settings.distillation
     loss = logits.new_zeros(())

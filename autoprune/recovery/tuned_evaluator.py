@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from autoprune.datasets.splits import SearchSplits
 from autoprune.errors import SearchError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PathPlan
-from autoprune.network.network import Network, own_copy
+from autoprune.network.network import Network
 from autoprune.problem import PruningProblem
+from autoprune.pruning.places import numbered
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
 from autoprune.recovery.finetune import finetune
@@ -196,7 +197,7 @@ class TunedEvaluator:
     def _places(self, plan: Plan) -> dict[str, Tensor]:
         """Return where the weights that `plan` keeps stand in the unpruned network's, by parameter, flat."""
         if self._numbers is None:
-            self._numbers = _numbered(self.problem.network)
+            self._numbers = numbered(self.problem.network)
         numbers = prune(self._numbers, self.problem.all_groups, plan)
         return {name: parameter.detach().flatten() for name, parameter in numbers.named_parameters()}
 
@@ -240,17 +241,6 @@ class TunedEvaluator:
             if file != taken:
                 with suppress(OSError):  # another worker does the same
                     file.unlink()
-
-
-def _numbered(network: Network) -> Network:
-    """Return a network of the same wiring whose parameters hold the places of their own elements, int64."""
-    layers = {name: own_copy(layer) for name, layer in network.layers().items()}
-    for layer in layers.values():
-        for name, parameter in layer._parameters.items():
-            if parameter is not None:
-                numbers = torch.arange(parameter.numel()).view(parameter.shape)
-                layer._parameters[name] = nn.Parameter(numbers, requires_grad=False)
-    return Network(network.with_layers(layers), network.input_shape, network.shapes)
 
 
 def _sha256(text: str) -> str:

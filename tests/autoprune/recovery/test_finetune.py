@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from autoprune.errors import Cancelled, DatasetError, ModelError, NumericalError, SearchError
 from autoprune.evaluation.metrics import predict, score
-from autoprune.recovery._augmentation import augmented
-from autoprune.recovery.finetune import FinetuneSettings, _loss, finetune
+from autoprune.recovery.augmentation import augmented
+from autoprune.recovery.finetune import FinetuneSettings, finetune, training_loss
 
 CPU = torch.device("cpu")
 SGD = FinetuneSettings(
@@ -201,9 +201,9 @@ def test_the_loss_is_the_published_one(weight: float) -> None:
         p, q = (other / 3).softmax(0), (row / 3).softmax(0)
         soft += float((p * (p / q).log()).sum()) / 6
     expected = (1 - weight) * hard + weight * 9 * soft
-    assert float(_loss(logits, labels, target, settings)) == pytest.approx(expected)
-    assert float(_loss(logits, labels, None, settings)) == pytest.approx(hard)
-    assert float(_loss(logits, None, target, settings)) == pytest.approx(9 * soft)
+    assert float(training_loss(logits, labels, target, settings)) == pytest.approx(expected)
+    assert float(training_loss(logits, labels, None, settings)) == pytest.approx(hard)
+    assert float(training_loss(logits, None, target, settings)) == pytest.approx(9 * soft)
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:

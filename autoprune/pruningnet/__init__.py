@@ -1,0 +1,1 @@
+"""PruningNet: weights predicted for any widths, so that plans can be ranked without training each (MetaPruning)."""
