@@ -69,7 +69,7 @@ class PruningNet(nn.Module):
             encoding: Share kept of each decision group, ``(n_groups,)``.
 
         """
-        encoding = encoding.to(self._shared[0].device if len(self._shared) else "cpu")
+        encoding = encoding.to(next(self.parameters()).device)
         weights = {
             f"{name}.weight": predictor(encoding[groups])
             for name, predictor, groups in zip(self.predicted, self._predictors, self._encodings, strict=True)

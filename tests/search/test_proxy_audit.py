@@ -1,7 +1,5 @@
 """The audit of a proxy: it tells one that ranks from one that does not."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from autoprune.errors import Cancelled, SearchError
@@ -22,21 +20,9 @@ class Flat(FormulaEvaluator):
         return Scores(0.5, None, 1.0, None, None, 100)
 
 
-def audit(
-    proxy: FormulaEvaluator, truth: FormulaEvaluator, *, plans: int = 12, stop: Sequence[bool] = ()
-) -> ProxyAudit:
-    answers = iter(stop)
+def audit(proxy: FormulaEvaluator, truth: FormulaEvaluator, *, plans: int = 12) -> ProxyAudit:
     with Journal("sqlite://") as journal:
-        return audit_proxy(
-            PROBLEM,
-            proxy,
-            truth,
-            plans=plans,
-            seed=0,
-            journal=journal,
-            pool=SerialPool(),
-            should_stop=lambda: next(answers, False),
-        )
+        return audit_proxy(PROBLEM, proxy, truth, plans=plans, seed=0, journal=journal, pool=SerialPool())
 
 
 def test_a_proxy_that_ranks_alike_is_trusted() -> None:

@@ -73,9 +73,9 @@ def test_its_winner_gets_the_weights_of_every_other(job: tuple[JobResult, list[P
 
 
 def test_its_training_and_audit_are_stages_of_the_job(job: tuple[JobResult, list[Progress], Path]) -> None:
-    result, seen, _ = job
+    _, seen, _ = job
     stages = list(dict.fromkeys(each.stage for each in seen if each.policy == "metapruning"))
-    assert stages == ["pruningnet", "audit", "search", "report"] or stages == ["pruningnet", "audit", "search"]
+    assert [stage for stage in stages if stage != "report"] == ["pruningnet", "audit", "search"]
     steps = [each for each in seen if each.stage == "pruningnet"]
     assert [each.done for each in steps] == list(range(1, 7))  # two epochs of three full batches
     assert all(each.total == 6 and "loss" in each.message for each in steps)

@@ -24,7 +24,7 @@ from autoprune.pruning.plan import Plan
 from autoprune.pruningnet.predicted_evaluator import PredictedEvaluator
 from autoprune.pruningnet.pruningnet import PruningNet
 from autoprune.pruningnet.settings import PruningNetSettings, distilled, from_scratch
-from autoprune.pruningnet.training import train_pruningnet
+from autoprune.pruningnet.training import check_memory, train_pruningnet
 from autoprune.pruningnet.widths import random_plan
 from autoprune.service.demo_network import train_demo_network
 from tests.autoprune.pruningnet import killed_training
@@ -162,6 +162,12 @@ def test_images_and_labels_are_checked() -> None:
         train_pruningnet(problem, replace(splits.fit, labels=splits.fit.labels + 9), distilled(epochs=1))
     with pytest.raises(NumericalError, match="diverged: at step 1 the loss is not finite"):
         train_pruningnet(problem, replace(splits.fit, inputs=splits.fit.inputs * torch.nan), distilled(epochs=1))
+
+
+def test_a_training_without_the_memory_for_it_is_refused() -> None:
+    check_memory(small_problem(), distilled(epochs=1))
+    with pytest.raises(SearchError, match=r"takes about \d+\.\d GB of memory, this machine has \d"):
+        check_memory(small_problem(), replace(distilled(epochs=1), hidden=10**9))
 
 
 @pytest.mark.parametrize(
