@@ -147,7 +147,7 @@ _PLAIN = ("budget", "unpruned", "metric", "images", "precision", "settings")
 
 
 def known_trials(trials: Sequence[Trial], policy: str, *, trained: bool) -> list[KnownTrial]:
-    """Return the trials of one policy that were scored on all search images."""
+    """Return the trials of one policy that were scored on all search images, and not by a proxy."""
     return [
         KnownTrial(policy, t.kept, t.objective, t.scores.regret, t.probe, trained=trained, own=True)
         for t in trials

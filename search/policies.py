@@ -24,10 +24,8 @@ def _amc(problem: PruningProblem, seed: int, evaluations: int) -> Searcher:
 
 
 def _metapruning(problem: PruningProblem, seed: int, evaluations: int) -> Searcher:
-    """Make the searcher of MetaPruning; what sets the policy apart is the evaluator that a job gives it."""
-    searcher = RandomSearch(problem, seed)
-    searcher.name = "metapruning"
-    return searcher
+    """Make the search of MetaPruning; what sets it apart from evolution is the evaluator that a job gives it."""
+    return Evolution(problem, seed, evaluations, name="metapruning")
 
 
 #: How each policy is made for (problem, seed, evaluations).

@@ -70,7 +70,8 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
                 f"trials-{len(plots)}",
                 f"{score.capitalize()} against {label}",
                 "Every candidate that was evaluated on the search split, before fine-tuning. Faint points could not "
-                "win: probes of single layers, which need not hold the budget, and candidates that were screened out.",
+                "win: probes of single layers, which need not hold the budget, candidates that were screened out, and "
+                "those scored with predicted weights.",
                 trials_figure(result, quantity),
             )
         )

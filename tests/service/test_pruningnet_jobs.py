@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoprune.errors import Cancelled
+from autoprune.errors import Cancelled, SearchError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.search.evidence import Evidence
 from autoprune.search.proxy_audit import FEWEST_PLANS
 from autoprune.service import pruningnet_options
 from autoprune.service.cli import app
-from autoprune.service.comparison import verdicts
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.inputs import load_inputs
+from autoprune.service.job_files import EVIDENCE
 from autoprune.service.pipeline import CHECKPOINTS, run_job
 from autoprune.service.report import render_report
 from autoprune.service.result import JobResult, PolicyOutcome
-from autoprune.service.searchers import Found, experience
 from autoprune.service.spec import JobSpec, Progress, SpecError, read_spec
+from autoprune.service.wording import verdicts
 
 EVALUATIONS = 8
 
@@ -61,7 +62,12 @@ def test_its_winner_gets_the_weights_of_every_other(job: tuple[JobResult, list[P
     assert found.cost["macs"] <= result.limits["macs"]
     assert found.certificate["holds"] is True
     assert found.pruningnet is not None
-    assert found.pruningnet.predicted.top1 == max(trial.objective for trial in found.trials)
+    *proxied, last = found.trials
+    assert len(found.trials) == found.evaluations == EVALUATIONS
+    assert found.pruningnet.predicted.top1 == max(trial.objective for trial in proxied)
+    assert all(trial.proxied and not trial.competes for trial in proxied)
+    assert last.competes
+    assert last.objective == found.search.top1
     inputs = load_inputs(spec_of(model, {}), lambda _: None)
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
     policy = inputs.problem.policy([found.kept[name] for name in inputs.problem.names])
@@ -136,7 +142,7 @@ def test_killed_in_training_and_run_again_it_ends_the_same(
     assert done.exit_code == 0, done.output
     resumed, whole = JobResult.model_validate_json((tmp_path / "result.json").read_text()), job[0]
     for mine, other in zip(resumed.outcomes, whole.outcomes, strict=True):
-        volatile = {"seconds", "cached", "certificate"}
+        volatile = {"seconds": True, "cached": True, "certificate": True, "trials": {"__all__": {"seconds"}}}
         assert mine.model_dump(exclude=volatile) == other.model_dump(exclude=volatile)
 
 
@@ -150,9 +156,21 @@ def test_cancelling_keeps_what_was_trained(model: Path, tmp_path: Path) -> None:
     assert steps() == [1, 2, 3, 4, 5, 6]
 
 
-def test_its_trials_are_no_experience_for_amc(job: tuple[JobResult, list[Progress], Path], model: Path) -> None:
-    spec = spec_of(model, {}, policies=["metapruning", "amc"], amc={"experience": True})
-    assert experience(spec, {"metapruning": Found(None)}) == []  # type: ignore[arg-type]  # it is not looked at
+def test_only_its_winner_is_experience_for_amc_and_evidence(model: Path, tmp_path: Path) -> None:
+    spec = spec_of(model, {"epochs": 1}, policies=["metapruning", "amc"], evaluations=3, amc={"experience": True})
+    result = run_job(spec, tmp_path)
+    amc = result.outcomes[1].amc
+    assert amc is not None
+    assert amc.experience == 1
+    known = [trial for trial in Evidence.load(tmp_path / EVIDENCE).trials if trial.policy == "metapruning"]
+    assert [trial.objective for trial in known] == [result.outcomes[0].search.top1]
+
+
+def test_too_few_evaluations_are_refused_before_anything_is_trained(model: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    with pytest.raises(SearchError, match="needs at least 2 evaluations, the last one for its winner; found 1"):
+        run_job(spec_of(model, {}, evaluations=1), tmp_path, progress=seen.append)
+    assert not any(each.stage == "pruningnet" for each in seen)
 
 
 @pytest.mark.parametrize("plans", [-1, 1, FEWEST_PLANS - 1])
