@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, fx
 
@@ -18,6 +17,7 @@ from autoprune.costs.cost_model import cost_model
 from autoprune.errors import ExportError
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.formats.onnx_import import import_onnx
+from autoprune.formats.onnx_run import run_onnx
 from autoprune.groups.channel_group import find_groups
 
 FORMAT = "autoprune-certificate/1"
@@ -47,6 +47,7 @@ class Certificate:
         splits: Hash of each data split.
         seed: Seed of the job.
         versions: Versions of everything that computed.
+        int8: The int8 file that was made of the exported one, and the scores of both; None where there is none.
 
     """
 
@@ -65,6 +66,7 @@ class Certificate:
     splits: Mapping[str, str]
     seed: int
     versions: Mapping[str, str]
+    int8: Mapping[str, object] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the certificate as JSON-ready data."""
@@ -100,10 +102,7 @@ def check_parity(path: Path, module: fx.GraphModule, images: Tensor) -> float:
         ExportError: They differ by more than 1e-4 of the largest output (at least 1), or are not finite.
 
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})[0]
+    outputs = run_onnx(path, images.cpu().numpy())
     with torch.no_grad():
         expected = module.cpu().eval()(images.cpu()).numpy()
     if outputs.shape != expected.shape:

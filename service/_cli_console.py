@@ -30,6 +30,7 @@ STAGES = {
     "audit": "audit PruningNet",
     "search": "search",
     "finetune": "fine-tune",
+    "export": "export",
     "measure": "measure latency",
     "report": "score on report images",
     "done": "done",

@@ -76,6 +76,7 @@ def run_inspect(params: Mapping[str, object]) -> None:
         raise BudgetError(f"--round-to must be a whole number of channels, at least 1, found {round_to}")
     if not 0 < max_ratio < 1:
         raise BudgetError(f"--max-ratio must lie between 0 and 1, found {max_ratio}")
+    precision = "int8" if values["int8"] else "fp32"
     network = load_model(values)
     inspection = inspect_network(
         network,
@@ -83,7 +84,7 @@ def run_inspect(params: Mapping[str, object]) -> None:
         include_residual=bool(values["include_residual"]),
         round_to=round_to,
         max_ratio=max_ratio,
-        latencies=None if values["device"] is None else find_table(str(values["device"])),
+        latencies=None if values["device"] is None else find_table(str(values["device"]), precision=precision),
     )
     budget = values["budget"]
     refusal, limits = (None, None) if budget is None else check_budget(inspection, str(budget))

@@ -50,6 +50,10 @@ Data = Annotated[
         metavar="DATA",
     ),
 ]
+OptionalData = Annotated[
+    str | None,
+    typer.Option("--data", help="Images for --int8: as --data of search.", rich_help_panel=_DATA, metavar="DATA"),
+]
 ReportData = Annotated[
     str | None,
     typer.Option("--report-data", help="Images for the final figures alone, e.g. a test set.", rich_help_panel=_DATA),
@@ -276,6 +280,17 @@ Output = Annotated[
     ),
 ]
 Opset = Annotated[int, typer.Option(help="Operator set of the ONNX files, 13 to 20.", rich_help_panel=_OUTPUT)]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Also export int8, calibrated on fit images; a budget of latency then speaks of the int8 files.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+ExportInt8 = Annotated[
+    bool, typer.Option("--int8", help="Also write OUTPUT's int8 file beside it; needs --data.", rich_help_panel=_OUTPUT)
+]
 Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_OUTPUT)]
 Workers = Annotated[
     int | None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoprune.costs.quantities import LATENCY, shown
 from autoprune.service._report_html import card, fact, facts, link, name_list, section, table
-from autoprune.service.result import GroupView, JobResult, PolicyOutcome, ScoresView
+from autoprune.service.result import GroupView, Int8View, JobResult, PolicyOutcome, ScoresView
 from autoprune.service.wording import (
     QUANTITY_LABELS,
     best_outcome,
@@ -124,12 +124,21 @@ def scores_section(result: JobResult) -> str:
         ("pruned, search split", best.search),
         ("refitted, search split", best.search_refit),
         ("fine-tuned, search split", best.search_finetuned),
+        *_int8_scores("unpruned", result.int8),
+        *_int8_scores("pruned", best.int8),
     ):
         if scores is not None:
             rows.append([escape(label), *_score_cells(scores)])
     head = ["network", "top-1", "top-5", "loss", "agreement", "KL divergence", "images"]
     caption = f"Best policy: {result.best}. Agreement and KL divergence compare with the unpruned network's answers."
     return section("All scores", table(head, rows, caption))
+
+
+def _int8_scores(network: str, int8: Int8View | None) -> list[tuple[str, ScoresView]]:
+    """Scores of an int8 file, with what they are of."""
+    if int8 is None:
+        return []
+    return [(f"{network}, int8 file, report split", int8.report), (f"{network}, int8 file, search split", int8.search)]
 
 
 def certificate_section(outcome: PolicyOutcome) -> str:
@@ -204,12 +213,13 @@ def _latency(latency: object) -> str:
     """The measurement of the unpruned and the pruned file side by side, and what it does not say."""
     if not isinstance(latency, Mapping):
         return "<p>Latency was not measured in this job.</p>"
-    sides = {name: latency[name] for name in ("unpruned", "pruned") if isinstance(latency.get(name), Mapping)}
+    names = ("unpruned", "pruned", "pruned_fp32")
+    sides = {name: latency[name] for name in names if isinstance(latency.get(name), Mapping)}
     shared = {key: value for key, value in latency.items() if key not in sides}
     columns = list(dict.fromkeys(key for side in sides.values() for key in side))
     rows = [[escape(key.replace("_", " ")), *(fact(side.get(key)) for side in sides.values())] for key in columns]
     note = (
-        "Both files measured in turn in onnxruntime on the machine that ran the job. It holds for that machine, "
+        "The files were measured in turn in onnxruntime on the machine that ran the job. It holds for that machine, "
         "its load and these settings only: measure on your own device. The ratio is that of the 10th percentiles, "
         "which other work on the machine hardly disturbs. Fewer MACs need not be faster, and below about a millisecond "
         "the fixed cost of a call outweighs the layers."

@@ -7,8 +7,7 @@ from autoprune.datasets.dataset import parse_normalization
 from autoprune.errors import DatasetError, ModelError
 from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.table import LatencyTable
-from autoprune.service.device_tables import find_table
-from autoprune.service.inputs import check_problem
+from autoprune.service.inputs import check_problem, device_table
 from autoprune.service.job_inputs import BUILTIN, check_agent, check_earlier, model_of, reference_error
 from autoprune.service.records import NotFoundError, Records
 from autoprune.service.searchers import check_log
@@ -49,7 +48,7 @@ def _latencies(spec: JobSpec, home: Path) -> LatencyTable | None:
     if spec.device is None:
         return None
     check_device(spec.device)
-    return find_table(spec.device, home=home)
+    return device_table(spec, home)
 
 
 def _dataset(field: str, name: str, records: Records) -> DatasetView:

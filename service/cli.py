@@ -78,6 +78,7 @@ def inspect(
     input_shape: opt.InputShape = None,
     budget: opt.OptionalBudget = None,
     device: opt.Device = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Take the device's table of int8 networks.")] = False,
     include_residual: opt.IncludeResidual = False,
     round_to: opt.RoundTo = 1,
     max_ratio: opt.MaxRatio = 0.9,
@@ -147,6 +148,7 @@ def search(
     augment: opt.Augment = True,
     flip: opt.Flip = True,
     output: opt.Output = None,
+    int8: opt.Int8 = False,
     opset: opt.Opset = 18,
     threads: opt.Threads = 1,
     workers: opt.Workers = None,
@@ -248,10 +250,19 @@ def export(
     architecture: opt.Architecture = None,
     num_classes: opt.NumClasses = None,
     input_shape: opt.InputShape = None,
+    int8: opt.ExportInt8 = False,
+    dataset: opt.OptionalData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    normalization: opt.Normalization = None,
+    seed: opt.Seed = 0,
     opset: opt.Opset = 18,
     as_json: opt.Json = False,
 ) -> None:
-    """Write a pruned network as ONNX: the original MODEL, a plan and weights in, a checked file out."""
+    """Write a pruned network as ONNX: the original MODEL, a plan and weights in, a checked file out.
+
+    With --int8 and images, also an int8 file beside it, calibrated on fit images, both scored on search images.
+    """
     from autoprune.service._cli_export import run_export
 
     run_export(ctx.params)

@@ -173,31 +173,37 @@ def find_table(
 
     Raises:
         UnknownNameError: No table has this name.
-        LatencyTableError: The file is no table that can be used, or the device has none with such settings.
+        LatencyTableError: The file is no table that can be used, or what the name means is of other settings.
 
     """
-    if "/" in name or "\\" in name or name.endswith(SUFFIX):
-        return LatencyTable.load(Path(name))
-    check_device(name)
-    store = TableStore(home)
-    found = store.of_device(name)
-    if not found:
-        if name in store.ids():
-            return store.get(name).table
-        raise UnknownNameError("device", name, store.devices())
+    found = _named(name, TableStore(home))
     fitting = [
-        each.table
-        for each in found
-        if precision in (None, each.table.conditions.precision) and threads in (None, each.table.conditions.threads)
+        table
+        for table in found
+        if precision in (None, table.conditions.precision) and threads in (None, table.conditions.threads)
     ]
     if not fitting:
-        known = {(each.table.conditions.precision, each.table.conditions.threads) for each in found}
+        known = {(table.conditions.precision, table.conditions.threads) for table in found}
         have = "; ".join(f"{kind}, {count} threads" for kind, count in sorted(known))
         raise LatencyTableError(
             f"device {name}: expected a table of {precision or 'any precision'} and {threads or 'any number of'} "
-            f"threads, found {have}: measure one with these settings"
+            f"threads, found {have}: measure one with these settings (a job takes tables of int8 if it exports int8, "
+            "with --int8, and of fp32 if not)"
         )
     return max(
         fitting,
         key=lambda table: (table.conditions.runtime == RUNTIME, str(table.provenance.get("measured_at", ""))),
     )
+
+
+def _named(name: str, store: TableStore) -> list[LatencyTable]:
+    """Return the tables that a name may mean: that of a file or an id, or all of a device; errors as of find_table."""
+    if "/" in name or "\\" in name or name.endswith(SUFFIX):
+        return [LatencyTable.load(Path(name))]
+    check_device(name)
+    found = [each.table for each in store.of_device(name)]
+    if not found and name in store.ids():
+        return [store.get(name).table]
+    if not found:
+        raise UnknownNameError("device", name, store.devices())
+    return found

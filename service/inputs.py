@@ -82,17 +82,9 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         input_shape=spec.input_shape,
     )
     fingerprint = network.fingerprint()
-    latencies = None if spec.device is None else find_table(spec.device)
+    latencies = device_table(spec)
     check_problem(network, budget, spec, latencies)
-
-    def decoded(done: int, total: int) -> None:
-        report(Progress(stage="load", done=done, total=total, message="images decoded", policy=None))
-
-    dataset = _dataset(spec.dataset, network, decoded)
-    held_out = None if spec.report_dataset is None else _dataset(spec.report_dataset, network, decoded)
-    named = None if spec.normalization is None else parse_normalization(spec.normalization)
-    normalization = named or default_normalization(dataset)
-    splits = _splits(spec, dataset, held_out, normalization)
+    dataset, normalization, splits = load_splits(spec, network, report)
     measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
     groups = find_groups(measured)
     statistics = None
@@ -119,6 +111,31 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
         precision = "fp32"
     return Inputs(problem, splits, precision, str(normalization), tuple(warnings), latencies)
+
+
+def load_splits(
+    spec: JobSpec, network: Network, report: Callable[[Progress], None]
+) -> tuple[ImageDataset, Normalization, Splits]:
+    """Load a job's images and deal them out; errors as of :func:`load_inputs`."""
+
+    def decoded(done: int, total: int) -> None:
+        report(Progress(stage="load", done=done, total=total, message="images decoded", policy=None))
+
+    dataset = _dataset(spec.dataset, network, decoded)
+    held_out = None if spec.report_dataset is None else _dataset(spec.report_dataset, network, decoded)
+    named = None if spec.normalization is None else parse_normalization(spec.normalization)
+    normalization = named or default_normalization(dataset)
+    return dataset, normalization, _splits(spec, dataset, held_out, normalization)
+
+
+def device_table(spec: JobSpec, home: Path | None = None) -> LatencyTable | None:
+    """Return the table of a job's device in the precision that the job exports, or None where it names no device.
+
+    Errors as of :func:`autoprune.service.device_tables.find_table`.
+    """
+    if spec.device is None:
+        return None
+    return find_table(spec.device, home=home, precision="int8" if spec.int8 else "fp32")
 
 
 def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4) -> bool:

@@ -14,6 +14,8 @@ from autoprune.service.continuing import Earlier
 from autoprune.service.inputs import Inputs, load_inputs
 from autoprune.service.latency_check import Timer, measured_here
 from autoprune.service.outcome import FILES
+from autoprune.service.quantized import Quantized, quantized
+from autoprune.service.recovery import Scorer
 from autoprune.service.searchers import check_searchers
 from autoprune.service.spec import JobSpec, Progress
 
@@ -41,6 +43,7 @@ class Job:
         timer: Times files on the device that `spec` names; without, this machine times them.
         seed: Of the searches.
         earlier: The job that it goes on from; None where it begins anew.
+        int8: The int8 file of the unpruned network, in jobs that export int8.
 
     """
 
@@ -53,6 +56,7 @@ class Job:
     timer: Timer | None
     seed: int
     earlier: Earlier | None
+    int8: Quantized | None = None
 
     def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
         """Report progress."""
@@ -77,6 +81,19 @@ class Job:
         return self.directory / UNPRUNED
 
     @property
+    def deployed_unpruned(self) -> Path:
+        """The file that pruned ones are timed beside: in int8 where these are."""
+        return self.unpruned if self.int8 is None else self.int8.path
+
+    def quantized(self, onnx: Path) -> Quantized | None:
+        """Write and score the int8 file of a float32 file, in jobs that export int8."""
+        if not self.spec.int8:
+            return None
+        self.say("export", 0, 1, "quantising to int8")
+        splits = self.inputs.splits
+        return quantized(onnx, splits, Scorer(splits.search, self.inputs.problem.network.module))
+
+    @property
     def is_timed_on_device(self) -> bool:
         """Whether files are timed on the device that the job's latency table is of."""
         table = self.inputs.latencies
@@ -95,7 +112,7 @@ def start_job(
     """Load what a job works with, remove its `results` of an earlier run, and export the unpruned network.
 
     Raises:
-        AutopruneError: Bad input, or an infeasible budget.
+        AutopruneError: Bad input, or an infeasible budget; nothing that could be quantised, in jobs that export int8.
 
     """
     earlier = Earlier.of(spec)
@@ -115,7 +132,7 @@ def start_job(
     export_checked(
         network.module, job.unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
     )
-    return job
+    return replace(job, int8=job.quantized(job.unpruned))
 
 
 @contextmanager

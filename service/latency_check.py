@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoprune.costs.budget import Budget, Limit
 from autoprune.costs.quantities import LATENCY, NS_PER_MS
 from autoprune.errors import ExportError
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.formats.onnx_int8 import quantize_onnx
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME, processor_name
 from autoprune.latency_tables.table import LatencyTable
@@ -35,6 +39,9 @@ class Timer(Protocol):
 #: Candidates of one search that are timed at most.
 MOST_TIMED = 5
 
+#: Images that candidates are quantised with, where the budget speaks of int8 files.
+NOISE_IMAGES = 8
+
 #: By how much a candidate has to be faster than the limit, so that the next measurement still holds it.
 NOISE = 0.01
 
@@ -48,10 +55,12 @@ class LatencyCheck:
 
     Attributes:
         limit: Of latency, as the user gave it.
-        unpruned: ONNX file of the unpruned network.
+        unpruned: ONNX file of the unpruned network, of the same precision as the budget.
         answers: Knows the problem, and scores policies that had to be narrowed.
         threads: Of onnxruntime.
         timer: Times files on the device that the budget speaks of.
+        noise: Images that candidates are quantised with, ``(n, C, H, W)``: a few, for ranges do not change the time;
+            None where the budget speaks of float32 files.
         opset: Operator set of the files.
 
     """
@@ -62,6 +71,7 @@ class LatencyCheck:
     threads: int
     timer: Timer
     opset: int
+    noise: NDArray[np.float32] | None = None
 
     @property
     def _problem(self) -> PruningProblem:
@@ -145,6 +155,8 @@ class LatencyCheck:
             path = Path(folder) / "candidate.onnx"
             module = prune(problem.network, problem.all_groups, problem.plan(trial.policy))  # weights take no time
             export_onnx(module, path, input_shape=problem.network.input_shape, opset=self.opset)
+            if self.noise is not None:
+                quantize_onnx(path, path, self.noise)
             return share_of_limit(self.limit, *self._timed(path))
 
     def _timed(self, path: Path) -> tuple[Latency, Latency]:

@@ -20,9 +20,11 @@ from autoprune.service.amc_options import AGENT_ARTIFACT
 from autoprune.service.inputs import Inputs, quality_warnings
 from autoprune.service.inspection import group_views
 from autoprune.service.latency_check import latency_limit, share_of_limit
+from autoprune.service.quantized import Quantized
 from autoprune.service.result import (
     AmcView,
     ContinuedView,
+    Int8View,
     JobResult,
     PolicyOutcome,
     PruningNetView,
@@ -85,6 +87,7 @@ class Finalist:
         parity_error: Difference between the exported file and the network.
         parity_images: Images that was measured on.
         cost: Cost counted in the exported file.
+        int8: Its int8 file; None without.
 
     """
 
@@ -97,27 +100,47 @@ class Finalist:
     parity_error: float
     parity_images: int
     cost: dict[str, int]
+    int8: Quantized | None = None
 
     @property
     def onnx(self) -> Path:
         """The exported file."""
         return self.folder / FILES["onnx"]
 
+    @property
+    def deployed(self) -> Path:
+        """The file that is timed and that a budget of latency speaks of: in int8 where there is such a file."""
+        return self.onnx if self.int8 is None else self.int8.path
+
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Latencies of the unpruned and the pruned file, timed in turn.
+    """Latencies of the unpruned and the pruned file, timed in turn, both in int8 where the job exports int8.
 
     Attributes:
         unpruned: Of the unpruned network.
         pruned: Of the finalist.
         on_device: Whether they were timed on the device of the job's latency table.
+        pruned_fp32: Of the finalist's float32 file, where the others are in int8.
 
     """
 
     unpruned: Latency
     pruned: Latency
     on_device: bool
+    pruned_fp32: Latency | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what a certificate says about them."""
+        fp32 = {} if self.pruned_fp32 is None else {"pruned_fp32": self.pruned_fp32.to_dict()}
+        return {
+            "precision": "int8" if fp32 else "fp32",
+            "pruned": self.pruned.to_dict(),
+            "unpruned": self.unpruned.to_dict(),
+            **fp32,
+            # medians of a busy machine differ up to sevenfold, 10th percentiles hardly
+            "speedup": self.unpruned.p10_ms / self.pruned.p10_ms,
+        }
 
 
 def policy_outcome(
@@ -126,7 +149,7 @@ def policy_outcome(
     inputs: Inputs,
     timed: Timed,
     *,
-    score: Callable[[fx.GraphModule], Scores],
+    score: Callable[[fx.GraphModule | Path], Scores],
 ) -> PolicyOutcome:
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
     certificate = _certificate(finalist, spec, inputs, timed)
@@ -136,6 +159,9 @@ def policy_outcome(
     artifacts = {kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()}
     if finalist.amc is not None:
         artifacts["agent"] = AGENT_ARTIFACT
+    int8 = finalist.int8
+    if int8 is not None:
+        artifacts["int8"] = f"{finalist.policy}/{int8.path.name}"
     return PolicyOutcome(
         policy=finalist.policy,
         evaluations=spent(finalist.search, inputs),
@@ -153,6 +179,7 @@ def policy_outcome(
         front=[trial.number for trial in finalist.search.front],
         amc=finalist.amc,
         pruningnet=finalist.pruningnet,
+        int8=None if int8 is None else int8_view(int8, score),
         certificate=certificate,
         artifacts=artifacts,
     )
@@ -163,6 +190,7 @@ def job_result(
     inputs: Inputs,
     outcomes: list[PolicyOutcome],
     *,
+    int8: Int8View | None = None,
     warnings: Sequence[str],
     search: Scores,
     report: Scores,
@@ -190,6 +218,7 @@ def job_result(
         decision_groups=list(problem.names),
         search=view(search),
         report=view(report),
+        int8=int8,
         outcomes=outcomes,
         best=max(outcomes, key=quality).policy,
         warnings=[*inputs.warnings, *warnings, *quality_warnings(search, problem.network.output_shape[0])],
@@ -227,6 +256,16 @@ def spent(search: SearchResult, inputs: Inputs) -> int:
     if record is None:
         return len(search.trials)
     return math.ceil(record.full + (record.pairs + record.screened_out) * record.images / whole)
+
+
+def int8_view(made: Quantized, score: Callable[[fx.GraphModule | Path], Scores]) -> Int8View:
+    """Turn an int8 file's scores into their JSON form; `score` opens the report split."""
+    return Int8View(
+        search=view(made.search),
+        search_fp32=view(made.search_fp32),
+        report=view(score(made.path)),
+        calibration_images=made.calibration_images,
+    )
 
 
 def view(scores: Scores) -> ScoresView:
@@ -267,14 +306,9 @@ def _certificate(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed
         parity_error=finalist.parity_error,
         parity_images=finalist.parity_images,
         masked_error=finalist.recovered.masked_error,
-        latency={
-            **_latency_budget(spec, inputs, timed),
-            "pruned": timed.pruned.to_dict(),
-            "unpruned": timed.unpruned.to_dict(),
-            # medians of a busy machine differ up to sevenfold, 10th percentiles hardly
-            "speedup": timed.unpruned.p10_ms / timed.pruned.p10_ms,
-        },
+        latency={**_latency_budget(spec, inputs, timed), **timed.to_dict()},
         splits={"fit": splits.fit.sha256, "search": splits.search.sha256, "report": splits.report.sha256},
         seed=spec.seed,
         versions=versions(),
+        int8=None if finalist.int8 is None else finalist.int8.to_dict(),
     ).to_dict()

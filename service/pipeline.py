@@ -35,15 +35,17 @@ from autoprune.service.amc_options import BATCH
 from autoprune.service.continuing import first_policies, job_evidence
 from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
 from autoprune.service.job_files import EVIDENCE, JOURNAL
-from autoprune.service.latency_check import LatencyCheck, Timer, holding, latency_limit, not_measured
-from autoprune.service.outcome import FILES, Finalist, Recovered, Timed, job_result, policy_outcome, write_text
+from autoprune.service.latency_check import NOISE_IMAGES, LatencyCheck, Timer, holding, latency_limit, not_measured
+from autoprune.service.outcome import FILES, Finalist, Recovered, int8_view, job_result, policy_outcome, write_text
 from autoprune.service.pruningnet_options import METAPRUNING
 from autoprune.service.pruningnet_stage import Proxy, trained_proxy
+from autoprune.service.quantized import calibration_images
 from autoprune.service.recovery import Scorer, finetuned, refitted
 from autoprune.service.report import write_report
 from autoprune.service.result import JobResult, PolicyOutcome
 from autoprune.service.searchers import Found, amc_left, job_searcher
 from autoprune.service.spec import JobSpec, Progress
+from autoprune.service.timing import timed_finalists
 from autoprune.service.wording import BASELINES
 
 RESULT, REPORT = "result.json", "report.html"
@@ -108,6 +110,7 @@ def run_job(
         spec,
         job.inputs,
         outcomes,
+        int8=None if job.int8 is None else int8_view(job.int8, score),
         warnings=[*left_out, *finalist_warnings(job, finalists, check)],
         search=job.evaluator.unpruned(),
         report=score(job.inputs.problem.network.module),
@@ -200,7 +203,8 @@ def latency_check(job: Job, journal: Journal, pool: EvaluationPool) -> LatencyCh
         return None
     answers = Answers(job.evaluator, journal, pool, job.should_stop)
     timer = job.timer or measure_side_by_side
-    return LatencyCheck(limit, job.unpruned, answers, table.conditions.threads, timer, job.spec.opset)
+    noise = calibration_images(job.inputs.splits, NOISE_IMAGES) if job.spec.int8 else None
+    return LatencyCheck(limit, job.deployed_unpruned, answers, table.conditions.threads, timer, job.spec.opset, noise)
 
 
 def recovered(job: Job, policy: str, search: Found) -> Recovered:
@@ -246,7 +250,7 @@ def recovered(job: Job, policy: str, search: Found) -> Recovered:
 
 
 def exported(job: Job, policy: str, search: Found, winner: Recovered) -> Finalist:
-    """Export a policy's winner, and check the file."""
+    """Export a policy's winner, and check the file; in jobs that export int8, quantise it too."""
     spec, problem = job.spec, job.inputs.problem
     folder = job.directory / policy
     folder.mkdir(exist_ok=True)
@@ -277,25 +281,23 @@ def exported(job: Job, policy: str, search: Found, winner: Recovered) -> Finalis
         parity_error=parity_error,
         parity_images=len(images),
         cost=cost,
+        int8=job.quantized(folder / FILES["onnx"]),
     )
 
 
 def measured_outcomes(
-    job: Job, finalists: Sequence[Finalist], check: LatencyCheck | None, score: Callable[[fx.GraphModule], Scores]
+    job: Job,
+    finalists: Sequence[Finalist],
+    check: LatencyCheck | None,
+    score: Callable[[fx.GraphModule | Path], Scores],
 ) -> list[PolicyOutcome]:
     """Time the exported files and certify them; then open the report split, once, with `score`."""
-    spec, inputs = job.spec, job.inputs
-    files = [job.unpruned, *(finalist.onnx for finalist in finalists)]
     job.say("measure", 0, 1, "latency in onnxruntime")
-    threads = 1 if inputs.latencies is None else inputs.latencies.conditions.threads
-    timer = job.timer or measure_side_by_side
-    base, *latencies = timer(files, input_shape=inputs.problem.network.input_shape, threads=threads)
+    timed = timed_finalists(job, finalists, check)
     outcomes: list[PolicyOutcome] = []
-    for finalist, latency in zip(finalists, latencies, strict=True):
+    for finalist in finalists:
         job.say("report", len(outcomes) + 1, len(finalists) + 1, "scoring on the report split", finalist.policy)
-        pair = (base, latency) if check is None else check.confirmed(finalist.onnx, base, latency)
-        timed = Timed(*pair, on_device=job.is_timed_on_device)
-        outcomes.append(policy_outcome(finalist, spec, inputs, timed, score=score))
+        outcomes.append(policy_outcome(finalist, job.spec, job.inputs, timed[finalist.policy], score=score))
     return outcomes
 
 

@@ -1,8 +1,10 @@
 """What happens to a policy's winner: refit, fine-tune; and how networks are scored on a split."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
@@ -10,6 +12,7 @@ from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled, NumericalError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores, predict, score_logits
+from autoprune.formats.onnx_run import run_onnx
 from autoprune.reconstruction.refit import refit
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
@@ -89,7 +92,10 @@ def finetuned(
 
 
 class Scorer:
-    """Scores networks on one split, agreement with the unpruned one included; a network is run once."""
+    """Scores networks on one split, agreement with the unpruned one included; a network is run once.
+
+    Paths are those of ONNX files, which are run in onnxruntime.
+    """
 
     def __init__(self, split: Split, unpruned: fx.GraphModule) -> None:
         """Run the `unpruned` network on `split`."""
@@ -97,7 +103,7 @@ class Scorer:
         self._reference = predict(unpruned, split.inputs)
         self._known = {unpruned: self._judged(self._reference)}
 
-    def __call__(self, module: fx.GraphModule) -> Scores:
+    def __call__(self, module: fx.GraphModule | Path) -> Scores:
         """Return the scores of a network."""
         return self._judge(module)[0]
 
@@ -105,8 +111,10 @@ class Scorer:
         """Return which images a network gets right, ``(n,)``; without labels, where it agrees with the unpruned one."""
         return self._judge(module)[1]
 
-    def _judge(self, module: fx.GraphModule) -> tuple[Scores, NDArray[np.bool_]]:
-        """Run a network, unless it was run before."""
+    def _judge(self, module: fx.GraphModule | Path) -> tuple[Scores, NDArray[np.bool_]]:
+        """Run a network, unless it was run before; files may change, so they are run each time."""
+        if isinstance(module, Path):
+            return self._judged(torch.from_numpy(run_onnx(module, self._split.inputs.numpy())))
         if module not in self._known:
             self._known[module] = self._judged(predict(module, self._split.inputs))
         return self._known[module]

@@ -148,6 +148,23 @@ class PruningNetView(Value):
     audit: AuditView | None
 
 
+class Int8View(Value):
+    """How an int8 file does, in onnxruntime.
+
+    Attributes:
+        search: Scores on the search split.
+        search_fp32: The same of the float32 file that it was made of.
+        report: Scores on the report split.
+        calibration_images: Fit images that it was calibrated on.
+
+    """
+
+    search: ScoresView
+    search_fp32: ScoresView
+    report: ScoresView
+    calibration_images: int
+
+
 class PolicyOutcome(Value):
     """What one policy found, and what became of it.
 
@@ -162,8 +179,10 @@ class PolicyOutcome(Value):
         front: Numbers of the trials of a front, the dearest first, of policies that look for plans of several costs.
         amc: How the search went, of policy amc.
         pruningnet: What all trials but the last were scored by, of policy metapruning.
+        int8: Scores of the int8 file, of jobs that export one.
         certificate: The certificate of the exported file, as in its own JSON file.
-        artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent).
+        artifacts: File names within the job's folder, by kind (onnx, plan, weights, certificate; of amc, agent; of
+            jobs that export int8, int8).
         seed: Of the search, in a comparison; None where that is the job's, or where the policy draws nothing.
 
     """
@@ -184,6 +203,7 @@ class PolicyOutcome(Value):
     front: list[int] = []
     amc: AmcView | None = None
     pruningnet: PruningNetView | None = None
+    int8: Int8View | None = None
     certificate: dict[str, object]
     artifacts: dict[str, str]
     seed: int | None = None
@@ -219,6 +239,7 @@ class JobResult(Value):
         normalization: What was done to images scaled to 0..1: ``means/stds``, or ``none``.
         limits: Absolute limits of the budget, ``{quantity: largest allowed cost}``.
         cost: Cost of the unpruned network.
+        int8: Scores of the unpruned network's int8 file, of jobs that export int8.
         best: Name of the policy whose final network is best on the search split; the report split never chooses.
         decision_groups: Names of the groups that were searched, in order.
         warnings: What the reader of the numbers should know.
@@ -240,6 +261,7 @@ class JobResult(Value):
     decision_groups: list[str]
     search: ScoresView
     report: ScoresView
+    int8: Int8View | None = None
     outcomes: list[PolicyOutcome]
     best: str
     warnings: list[str]

@@ -215,6 +215,11 @@ class JobSpec(BaseModel):
         default=0, ge=0, le=10_000, description="Epochs that each winner is trained; 0 for none."
     )
     finetune: FinetuneOptions = Field(default=FinetuneOptions(), description="How winners are trained.")
+    int8: bool = Field(
+        default=False,
+        description="Also export every winner in int8, calibrated on fit images. A budget of latency then speaks of "
+        "the int8 files, and the device's table is one of int8.",
+    )
     opset: int = Field(default=18, ge=13, le=20, description="Operator set of the exported ONNX files.")
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the job, and of each worker.")
     workers: int | None = Field(
@@ -312,7 +317,8 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str = Field(
-        description="load, pruningnet, audit, search, refit, finetune, measure, report or done.", examples=["search"]
+        description="load, pruningnet, audit, search, refit, finetune, export, measure, report or done.",
+        examples=["search"],
     )
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
     total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])

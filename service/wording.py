@@ -12,6 +12,7 @@ from autoprune.costs.quantities import LATENCY
 from autoprune.service.result import (
     AmcView,
     ContinuedView,
+    Int8View,
     JobResult,
     PolicyOutcome,
     PruningNetView,
@@ -90,15 +91,17 @@ def verdicts(result: JobResult) -> list[str]:
 
 
 def remarks(result: JobResult) -> list[str]:
-    """Say what an earlier job was good for, how well screening ranked the candidates, and what an agent knew before."""
+    """Say what an earlier job was good for, how screening ranked, what an agent knew before, and what int8 cost."""
     screened = [
         _screening(outcome.policy, outcome.screening)
         for outcome in result.outcomes
         if outcome.screening and (outcome.screening.screened_out or outcome.screening.turned_off)
     ]
+    measure = metric(result)
     amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
     nets = [_pruningnet(result, each, each.pruningnet) for each in result.outcomes if each.pruningnet]
-    return [*_continued(result.continued), *screened, *amc, *nets]
+    int8 = [_int8(measure, each.policy, each.int8) for each in result.outcomes if each.int8]
+    return [*_continued(result.continued), *screened, *amc, *nets, *int8]
 
 
 def _continued(continued: ContinuedView | None) -> list[str]:
@@ -109,6 +112,14 @@ def _continued(continued: ContinuedView | None) -> list[str]:
         f"The job went on from {continued.source} ({continued.budget}), which knew {continued.known:,} networks: "
         f"{continued.reused:,} of them were tried here, and not evaluated again."
     ]
+
+
+def _int8(measure: Metric, policy: str, int8: Int8View) -> str:
+    """Say what quantising a policy's network cost."""
+    return (
+        f"{policy} in int8, calibrated on {int8.calibration_images:,} fit images: {percent(measure.of(int8.search))} "
+        f"{measure.label} on the search images, {percent(measure.of(int8.search_fp32))} in float32."
+    )
 
 
 def _screening(policy: str, screening: ScreeningView) -> str:

@@ -108,13 +108,16 @@ def _pipeline(spec: JobSpec) -> Callable[..., object]:
 
 def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":
     """Return what times files on the device of a job, if that device asks for work."""
-    from autoprune.service.device_tables import find_table  # imports onnxruntime
-    from autoprune.service.device_work import DeviceTimer, is_polling
+    from autoprune.service.device_work import DeviceTimer, is_polling  # imports onnxruntime
+    from autoprune.service.inputs import device_table
 
-    if spec.device is None:
+    table = device_table(spec)
+    if table is None:
         return None
-    devices, device = DeviceRecords(records), find_table(spec.device).conditions.device  # of a table's id, too
-    return DeviceTimer(devices, store, device, should_stop=stop.is_set) if is_polling(devices, device) else None
+    devices, device = DeviceRecords(records), table.conditions.device  # of a table's id, too
+    if not is_polling(devices, device):
+        return None
+    return DeviceTimer(devices, store, device, table.conditions.precision, should_stop=stop.is_set)
 
 
 class _ProgressWriter:

@@ -11,7 +11,9 @@ from autoprune.latency_tables.unit import Unit
 from autoprune.network.network import Network
 
 
-def made_up_table(network: Network, time_us: Callable[[Unit], float], calibration: Calibration) -> LatencyTable:
+def made_up_table(
+    network: Network, time_us: Callable[[Unit], float], calibration: Calibration, precision: str = "fp32"
+) -> LatencyTable:
     """Return the table of a toaster, with all units that plans of `network` reach."""
     groups = find_groups(network)
     units = fused_units(network, groups)
@@ -21,5 +23,5 @@ def made_up_table(network: Network, time_us: Callable[[Unit], float], calibratio
             for c_in in (c_out,) if grid.shape.op in ONE_WIDTH else grid.c_in:
                 unit = grid.shape.with_channels(c_in, c_out)
                 entries[unit] = Timing(time_us(unit), 0.9 * time_us(unit), 1.1 * time_us(unit), 10)
-    conditions = Conditions("toaster", "mips", RUNTIME)
+    conditions = Conditions("toaster", "mips", RUNTIME, precision)
     return LatencyTable(conditions, entries, {structure_key(units): calibration}, {"processor": "toaster 3000"})

@@ -144,7 +144,7 @@ def latency_cost(
 
     Raises:
         LatencyTableError: The table lacks a unit or a width, was never compared with this network measured whole, or
-            its error there is above 10%; or it is not of fp32 and one image at a time.
+            its error there is above 10%; or it is not of one image at a time.
 
     """
     units = fused_units(network, all_groups)
@@ -189,17 +189,17 @@ def _described(table: LatencyTable) -> str:
 def _trusted(table: LatencyTable, key: str) -> Calibration:
     """Return the table's calibration on a network, if it is good enough to promise anything."""
     device, precision, batch = table.conditions.device, table.conditions.precision, table.conditions.batch
-    if (precision, batch) != ("fp32", 1):
+    if batch != 1:
         raise LatencyTableError(
-            f"the latency table of {device!r} is of {precision} and {batch} images at a time; pruned networks are "
-            "exported as fp32 and timed on one image: measure a table of fp32 and batch 1"
+            f"the latency table of {device!r} is of {batch} images at a time; networks are timed on one image: measure "
+            "a table of batch 1"
         )
     calibration = table.calibrations.get(key)
     if calibration is None:
         raise LatencyTableError(
             f"the latency table of {device!r} was never compared with this network measured whole, or not since its "
             "times changed, so nobody knows how far off it is; measure it with: autoprune device measure MODEL "
-            f"--device {device} (elsewhere: autoprune device pack MODEL)"
+            f"--device {device} --precision {precision} (elsewhere: autoprune device pack MODEL)"
         )
     if calibration.error > MOST_ERROR:
         raise LatencyTableError(

@@ -20,7 +20,7 @@ from autoprune.service.comparisons.table import csv_text
 from autoprune.service.job import Job, pool_for, start_job
 from autoprune.service.job_files import JOURNAL
 from autoprune.service.latency_check import Timer, holding
-from autoprune.service.outcome import Recovered, final_scores, job_result, write_text
+from autoprune.service.outcome import Recovered, final_scores, int8_view, job_result, write_text
 from autoprune.service.pipeline import (
     CHECKPOINTS,
     REPORT,
@@ -155,6 +155,7 @@ def _delivered(
         job.spec,
         job.inputs,
         [each.model_copy(update={"seed": run.seed}) for run, each in zip(chosen, outcomes, strict=True)],
+        int8=None if job.int8 is None else int8_view(job.int8, score),
         warnings=[*left_out, *finalist_warnings(job, finalists, searched.check)],
         search=job.evaluator.unpruned(),
         report=score(job.inputs.problem.network.module),

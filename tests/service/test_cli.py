@@ -121,6 +121,21 @@ def test_export_writes_a_checked_file(model: Path, plan: Path, tmp_path: Path) -
     assert "differs from PyTorch by at most" in stdout
 
 
+def test_export_of_int8_is_calibrated_and_scored(model: Path, plan: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.onnx"
+    common = ("export", model, "--plan", plan, "-o", target, "--int8")
+    found = json.loads(run(*common, "--data", "digits", "--json")[0])
+    int8 = found["int8"]
+    assert int8["onnx"] == str(tmp_path / "small.int8.onnx")
+    assert int8["file_bytes"] == (tmp_path / "small.int8.onnx").stat().st_size
+    assert int8["calibration_images"] == 256
+    assert int8["search"]["top1"] == pytest.approx(int8["search_fp32"]["top1"], abs=0.05)
+    assert int8["search"]["images"] == int8["search_fp32"]["images"] > 200
+    stdout, _ = run(*common, "--data", "digits", "--fit-images", "40", "--search-images", "50")
+    assert "50 search images; calibrated on 40 fit images" in stdout
+    assert "--int8 and --data belong together" in run(*common, code=2)[1]
+
+
 def test_export_refuses_a_plan_for_another_network(plan: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     network = demo_network(seed=1)

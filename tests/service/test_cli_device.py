@@ -145,6 +145,13 @@ def test_find_table_takes_names_ids_and_files(
     assert find_table("latency-table.json") == one
     with pytest.raises(LatencyTableError, match="found fp32, 1 threads; fp32, 4 threads"):
         find_table("phone-1", threads=2)
+    quantized = sample_table(precision="int8", measured_at="2027-01-01T00:00:00+00:00")
+    store.add(quantized)
+    assert find_table("phone-1", precision="int8") == quantized
+    assert find_table("phone-1", precision="fp32", threads=1) == one
+    for name in ("pi.5", str(table_file), table_id(one.conditions)):
+        with pytest.raises(LatencyTableError, match=r"expected a table of int8 .* if it exports int8, with --int8"):
+            find_table(name, precision="int8")
     with pytest.raises(UnknownNameError, match="Did you mean 'phone-1'"):
         find_table("phone1")
     for trick in ("..", "../x", "a/../../b", "/etc/passwd", "x\x00y", "", "ü"):
@@ -176,6 +183,18 @@ def test_pack_writes_a_kit_into_an_empty_folder(tmp_path: Path, model: Path) -> 
     assert "up to 48 letters" in run("pack", model, "-o", tmp_path / "k", "--device", "a" * 49, code=2)[1]
     assert "--max-ratio" in run("pack", model, "-o", tmp_path / "k", "--max-ratio", "1", code=2)[1]
     assert not (tmp_path / "k").exists()
+
+
+def test_tables_of_int8_are_measured_beside_those_of_fp32(tmp_path: Path, model: Path) -> None:
+    options = ("--device", "here", "--networks", "3", "--time-budget", "1s")
+    facts = json.loads(run("measure", model, *options, "--precision", "int8", "--json")[0])
+    assert find_table("here", precision="int8").conditions.precision == "int8"
+    assert find_table(facts["id"]).calibrations
+    with pytest.raises(LatencyTableError, match="expected a table of fp32"):
+        find_table("here", precision="fp32")
+    run("pack", model, "-o", tmp_path / "kit", *options, "--precision", "int8")
+    assert json.loads((tmp_path / "kit" / "work.json").read_text())["conditions"]["precision"] == "int8"
+    assert "must be fp32 or int8" in run("pack", model, "-o", tmp_path / "k", "--precision", "int4", code=2)[1]
 
 
 def test_measure_keeps_a_table_of_this_machine(tmp_path: Path, model: Path) -> None:
