@@ -2,10 +2,12 @@
 
     python benchmarks/latency.py                      # all sections, about an hour on a quiet machine
     python benchmarks/latency.py --section lookups
+    python benchmarks/latency.py --section prediction --precision int8 --network resnet20_cifar --plans 10 --minutes 2
 
-Needs no data: latency does not depend on weights. Everything runs on one thread, in fp32, at batch 1.
+Needs no data: latency does not depend on weights. Everything runs on one thread, at batch 1, in fp32 but for the
+section prediction with --precision int8.
 
-* prediction: a table per network, then 20 random aligned plans, predicted and timed whole, in turn.
+* prediction: a table per network, then random aligned plans, predicted and timed whole, in turn.
 * speedup: MobileNetV1 within half of its latency, beside a network of as many MACs with widths of any kind.
 * lookups: how long it takes to price plans.
 """
@@ -21,11 +23,13 @@ import numpy as np
 from autoprune.costs.budget import Budget
 from autoprune.costs.quantities import LATENCY, NS_PER_MS
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.formats.onnx_int8 import quantize_onnx
 from autoprune.latency_tables.device_name import device_name
 from autoprune.latency_tables.device_run import measure_work
 from autoprune.latency_tables.measure import Latency, measure_side_by_side
 from autoprune.latency_tables.session import processor_name
 from autoprune.latency_tables.table import LatencyTable
+from autoprune.latency_tables.values import PRECISIONS
 from autoprune.network.network import Network
 from autoprune.problem import Counts, PruningProblem, pruning_problem
 from autoprune.pruning.surgery import prune
@@ -37,14 +41,18 @@ from autoprune.service.spec import read_spec
 from autoprune.zoo.registry import build
 
 NETWORKS = ("resnet56_cifar", "mobilenet_v1", "mobilenet_v2")
-PLANS = 20
+
+#: Noise that int8 files are calibrated on: which values they compute does not matter to their time.
+NOISE_IMAGES = 2
 
 
 def main() -> None:
     """Run the sections asked for and write their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", action="append", choices=SECTIONS, default=[])
-    parser.add_argument("--network", action="append", choices=NETWORKS, default=[])
+    parser.add_argument("--network", action="append", choices=(*NETWORKS, "resnet20_cifar"), default=[])
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the section prediction")
+    parser.add_argument("--plans", type=int, default=20, help="random plans of each network")
     parser.add_argument("--tables", type=Path, default=Path("runs/benchmark-latency"), help="folder that keeps tables")
     parser.add_argument("--minutes", type=float, default=9.0, help="to measure one table")
     parser.add_argument("--seed", type=int, default=1)
@@ -53,31 +61,36 @@ def main() -> None:
     results.mkdir(exist_ok=True)
     for section in arguments.section or SECTIONS:
         text = "\n".join(SECTIONS[section](arguments)) + "\n"
-        (results / f"latency-{section}.md").write_text(text, encoding="utf-8")
+        name = f"{section}-int8" if section == "prediction" and arguments.precision == "int8" else section
+        (results / f"latency-{name}.md").write_text(text, encoding="utf-8")
         print(text, flush=True)  # noqa: T201 - a script's result
 
 
 def prediction(arguments: argparse.Namespace) -> list[str]:
     """Mean absolute error of predicted against measured latency of random aligned plans."""
+    precision = arguments.precision
     lines = [
-        f"# Predicted against measured latency, {PLANS} random plans each (multiples of 8)",
+        f"# Predicted against measured latency, {precision}, {arguments.plans} random plans each (multiples of 8)",
         "",
-        "| network | table: units, measured in | error the table states | error found | worst | MACs left |",
-        "|---|---|---|---|---|---|",
+        "| network | table: units, measured in | error the table states | error found | worst | MACs left "
+        "| measured, ms | unpruned, ms (fp32) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in arguments.network or NETWORKS:
         network = build(name)
-        table, seconds = _table(arguments, name, network)
+        table, seconds = _table(arguments, name, network, precision)
         problem = pruning_problem(network, Budget.parse("macs=99.9%"), latencies=table, criterion="l2")
-        kept = _random_plans(problem, arguments.seed)
+        kept = _random_plans(problem, arguments.seed, arguments.plans)
         predicted = np.array([problem.cost(each)[LATENCY] for each in kept]) / NS_PER_MS
-        measured = np.array([each.p10_ms for each in _timed(problem, kept)])
+        times_ms = [each.p10_ms for each in _timed(problem, kept, precision)]
+        unpruned_fp32, unpruned, measured = *times_ms[:2], np.array(times_ms[2:])
         macs = [problem.cost(each)["macs"] / problem.cost(problem.costs.full())["macs"] for each in kept]
         errors = np.abs(predicted / measured - 1)
         stated = next(iter(table.calibrations.values()))
         lines.append(
             f"| {name} | {len(table.entries)}, {seconds / 60:.1f} min | {stated.error:.1%} | {errors.mean():.1%} "
-            f"| {errors.max():.1%} | {min(macs):.0%} to {max(macs):.0%} |"
+            f"| {errors.max():.1%} | {min(macs):.0%} to {max(macs):.0%} "
+            f"| {measured.min():.3g} to {measured.max():.3g} | {unpruned:.3g} ({unpruned_fp32:.3g}) |"
         )
     return lines
 
@@ -85,7 +98,7 @@ def prediction(arguments: argparse.Namespace) -> list[str]:
 def speedup(arguments: argparse.Namespace) -> list[str]:
     """A job within half of the latency, and a network of as many MACs that ignores blocks of channels."""
     network = build("mobilenet_v1")
-    _table(arguments, "mobilenet_v1", network)
+    _table(arguments, "mobilenet_v1", network, "fp32")
     with tempfile.TemporaryDirectory() as folder:
         result = _job(Path(folder), arguments.tables / "mobilenet_v1.json", network)
         outcome = result.outcomes[0]
@@ -152,11 +165,11 @@ def _job(folder: Path, table: Path, network: Network) -> JobResult:
 def lookups(arguments: argparse.Namespace) -> list[str]:
     """How long it takes to price 10,000 plans of ResNet-56."""
     network = build("resnet56_cifar")
-    table, _ = _table(arguments, "resnet56_cifar", network)
+    table, _ = _table(arguments, "resnet56_cifar", network, "fp32")
     problem = pruning_problem(network, Budget.parse("latency=60%"), latencies=table, criterion="l2")
     latency = problem.costs.latency
     assert latency is not None
-    kept = np.array([np.resize(each, len(problem.groups)) for each in _random_plans(problem, arguments.seed)])
+    kept = np.array([np.resize(each, len(problem.groups)) for each in _random_plans(problem, arguments.seed, 20)])
     kept = kept[np.random.default_rng(0).integers(0, len(kept), 10_000)]
     seconds = []
     for price in (
@@ -172,14 +185,15 @@ def lookups(arguments: argparse.Namespace) -> list[str]:
     return lines + [f"| {name} | {each * 1e6 / len(kept):.1f} |" for name, each in zip(names, seconds, strict=True)]
 
 
-def _table(arguments: argparse.Namespace, name: str, network: Network) -> tuple[LatencyTable, float]:
+def _table(arguments: argparse.Namespace, name: str, network: Network, precision: str) -> tuple[LatencyTable, float]:
     """Return the table of a network, measured now if there is none yet, and the seconds it took."""
-    path = arguments.tables / f"{name}.json"
+    path = arguments.tables / (f"{name}.json" if precision == "fp32" else f"{name}.{precision}.json")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            work = device_work(network, Path(folder), KitOptions(time_budget_s=60 * arguments.minutes))
+            options = KitOptions(time_budget_s=60 * arguments.minutes, precision=precision)
+            work = device_work(network, Path(folder), options)
             measured = measure_work(
                 work, Path(folder), device=device_name(processor_name()), state=path.with_suffix(".jsonl")
             )
@@ -189,11 +203,11 @@ def _table(arguments: argparse.Namespace, name: str, network: Network) -> tuple[
     return LatencyTable.load(path), float(path.with_suffix(".seconds").read_text(encoding="utf-8"))
 
 
-def _random_plans(problem: PruningProblem, seed: int) -> list[Counts]:
+def _random_plans(problem: PruningProblem, seed: int, count: int) -> list[Counts]:
     """Draw kept counts, each group's ratio between 0 and a bound of its own plan, so that sizes differ widely."""
     generator = np.random.default_rng(seed)
     plans = []
-    for _ in range(PLANS):
+    for _ in range(count):
         bound = generator.uniform(0.1, 0.9)
         ratios = generator.uniform(0, bound, len(problem.groups))
         wanted = (1 - ratios) * problem.costs.full()
@@ -207,13 +221,17 @@ def _export(problem: PruningProblem, kept: Counts, path: Path) -> None:
     export_onnx(module, path, input_shape=problem.network.input_shape)
 
 
-def _timed(problem: PruningProblem, plans: Sequence[Counts]) -> list[Latency]:
-    """Time the networks of several plans in turn."""
+def _timed(problem: PruningProblem, plans: Sequence[Counts], precision: str) -> list[Latency]:
+    """Time the unpruned network in fp32 and in `precision`, and the networks of several plans, in turn."""
+    full = problem.costs.full()
+    noise = np.random.default_rng(0).standard_normal((NOISE_IMAGES, *problem.network.input_shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for index, kept in enumerate(plans):
+        for index, kept in enumerate([full, full, *plans]):
             paths.append(Path(folder) / f"{index}.onnx")
             _export(problem, kept, paths[-1])
+            if index and precision == "int8":
+                quantize_onnx(paths[-1], paths[-1], noise)
         return measure_side_by_side(paths, input_shape=problem.network.input_shape, repeats=60, time_budget_s=120.0)
 
 
