@@ -13,6 +13,7 @@ section prediction with --precision int8.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -92,7 +93,11 @@ def prediction(arguments: argparse.Namespace) -> list[str]:
             f"| {errors.max():.1%} | {min(macs):.0%} to {max(macs):.0%} "
             f"| {measured.min():.3g} to {measured.max():.3g} | {unpruned:.3g} ({unpruned_fp32:.3g}) |"
         )
-    return lines
+    return [
+        *lines,
+        "",
+        f"Times are 10th percentiles; {os.getloadavg()[0]:.0f} tasks competed for {os.cpu_count()} cores.",
+    ]
 
 
 def speedup(arguments: argparse.Namespace) -> list[str]:
