@@ -142,4 +142,6 @@ def _truth(spec: JobSpec, inputs: Inputs, evaluator: Evaluator, checkpoints: Pat
     images = len(inputs.splits.fit)
     steps = settings.epochs * (images // min(images, settings.batch_size))
     splits = inputs.splits.for_search()
-    return TunedEvaluator(evaluator, splits, steps=steps, checkpoints=checkpoints, settings=settings)
+    return TunedEvaluator(
+        evaluator, splits, steps=steps, checkpoints=checkpoints, settings=settings, precision=inputs.precision
+    )

@@ -77,6 +77,7 @@ class TunedEvaluator:
         steps: int,
         checkpoints: Path,
         settings: FinetuneSettings = SETTINGS,
+        precision: str = "fp32",
     ) -> None:
         """Prepare the training of candidates; makes the folder.
 
@@ -86,6 +87,7 @@ class TunedEvaluator:
             steps: Of each training; rounded up to whole passes where there are fewer images than that takes.
             checkpoints: Folder for what was trained.
             settings: How to train; the number of epochs follows from `steps`.
+            precision: Of the training, as in :func:`autoprune.recovery.finetune.finetune`.
 
         Raises:
             SearchError: Not a single step: use `evaluator` itself.
@@ -95,7 +97,7 @@ class TunedEvaluator:
             raise SearchError(f"short-term training needs at least 1 step, found {steps}; without, use Evaluator")
         self.problem: PruningProblem = evaluator.problem
         self._evaluator, self._fit, self._steps = evaluator, splits.fit, steps
-        self._settings, self._checkpoints = settings, checkpoints
+        self._settings, self._checkpoints, self._precision = settings, checkpoints, precision
         self._last: tuple[str, Change] | None = None
         self._numbers: Network | None = None
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,7 @@ class TunedEvaluator:
             "fit": splits.fit.sha256,
             "steps": steps,
             "settings": asdict(settings),
+            **({} if precision == "fp32" else {"precision": precision}),
         }
         self.settings_key = _sha256(json.dumps(facts, sort_keys=True))
 
@@ -162,7 +165,8 @@ class TunedEvaluator:
         inputs, labels, settings = self._lesson(len(path) - 1)
         start = self._evaluator.reconstructed(plan)
         module = start if before is None else self._changed(plan, before)
-        result = finetune(module, inputs, labels, settings, teacher=self.problem.network.module)
+        teacher = self.problem.network.module
+        result = finetune(module, inputs, labels, settings, teacher=teacher, precision=self._precision)
         trained, places = dict(result.module.named_parameters()), self._places(plan)
         change = {}
         for name, parameter in start.named_parameters():

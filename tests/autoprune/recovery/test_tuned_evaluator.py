@@ -81,8 +81,11 @@ def test_every_setting_is_in_the_key(tmp_path: Path) -> None:
         tuned(tmp_path).settings_key,
         tuned(tmp_path, steps=4).settings_key,
         tuned(tmp_path, settings=replace(SETTINGS, seed=1)).settings_key,
+        TunedEvaluator(
+            EVALUATOR, SPLITS, steps=3, checkpoints=tmp_path, settings=SETTINGS, precision="bf16"
+        ).settings_key,
     }
-    assert len(keys) == 4
+    assert len(keys) == 5
     with pytest.raises(SearchError, match="at least 1 step, found 0"):
         tuned(tmp_path, steps=0)
 
