@@ -16,6 +16,8 @@ from autoprune.search.evidence import Evidence
 from autoprune.search.proxy_audit import FEWEST_PLANS
 from autoprune.service import pruningnet_options
 from autoprune.service.cli import app
+from autoprune.service.comparisons.runner import run_comparison
+from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.demo_network import train_demo_network
 from autoprune.service.inputs import load_inputs
 from autoprune.service.job_files import EVIDENCE
@@ -164,6 +166,20 @@ def test_only_its_winner_is_experience_for_amc_and_evidence(model: Path, tmp_pat
     assert amc.experience == 1
     known = [trial for trial in Evidence.load(tmp_path / EVIDENCE).trials if trial.policy == "metapruning"]
     assert [trial.objective for trial in known] == [result.outcomes[0].search.top1]
+
+
+def test_in_a_comparison_every_seed_has_a_training_of_its_own(model: Path, tmp_path: Path) -> None:
+    job_spec = spec_of(model, {"epochs": 1}, policies=["metapruning"], evaluations=6).model_dump()
+    spec = ComparisonSpec.model_validate({**job_spec, "seeds": 2})
+    seen: list[Progress] = []
+    result = run_comparison(spec, tmp_path, progress=seen.append)
+    runs = [run for run in result.runs if run.policy == "metapruning"]
+    assert [run.seed for run in runs] == [0, 1]
+    for run in runs:
+        assert [trial.competes for trial in run.trials] == [False] * 5 + [True]
+        assert [each.done for each in seen if (each.stage, each.seed) == ("pruningnet", run.seed)] == [1, 2, 3]
+    assert [trial.objective for trial in runs[0].trials] != [trial.objective for trial in runs[1].trials]
+    assert not any(tmp_path.rglob(CHECKPOINTS))
 
 
 def test_too_few_evaluations_are_refused_before_anything_is_trained(model: Path, tmp_path: Path) -> None:
