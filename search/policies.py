@@ -9,6 +9,7 @@ from autoprune.search.evolution import Evolution
 from autoprune.search.exact import Exact
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.random_search import RandomSearch
+from autoprune.search.samplers import SAMPLERS, SamplerSearch
 from autoprune.search.searcher import Searcher
 from autoprune.search.sensitivity import Sensitivity
 from autoprune.search.uniform import Uniform
@@ -28,6 +29,11 @@ def _metapruning(problem: PruningProblem, seed: int, evaluations: int) -> Search
     return Evolution(problem, seed, evaluations, name="metapruning")
 
 
+def _sampler(name: str) -> _Make:
+    """Return how a search with one of Optuna's samplers is made."""
+    return lambda problem, seed, evaluations: SamplerSearch(problem, seed, evaluations, name)
+
+
 #: How each policy is made for (problem, seed, evaluations).
 POLICIES: Mapping[str, _Make] = MappingProxyType(
     {
@@ -39,6 +45,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "amc": _amc,
         "evolution": Evolution,
         "metapruning": _metapruning,
+        **{name: _sampler(name) for name in SAMPLERS},
     }
 )
 

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -17,6 +15,7 @@ from autoprune.envs.rewards import reward_within
 from autoprune.errors import SearchError
 from autoprune.problem import PruningProblem
 from autoprune.pruning.policy import PruningPolicy
+from autoprune.search._threads import one_thread
 from autoprune.search.amc.agent import AmcAgent, Observation
 from autoprune.search.amc.settings import AmcSettings
 from autoprune.search.searcher import InOrder, Proposal, Trial
@@ -102,7 +101,7 @@ class Amc:
         self._told: list[Trial] = []
         self._rewards: dict[tuple[int, ...], float] = {}
         self._order = InOrder()
-        with _one_thread():
+        with one_thread():
             for number, trial in enumerate(known, start=1):
                 self._learn(trial.kept, self._reward(trial.objective, trial.cost), update=number > untrained)
 
@@ -123,13 +122,13 @@ class Amc:
             self._stopped_below, self._evaluations = self._standard_error(), len(self._told)
         warm = self._warmup - self._proposed
         n = min(n, self._left, warm if warm > 0 else self._settings.parallel_episodes)
-        with _one_thread():
+        with one_thread():
             return self._order.asked([Proposal(self._next()) for _ in range(n)])
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learn from the episodes, in order."""
         self._order.told(trials)
-        with _one_thread():
+        with one_thread():
             for trial in trials:
                 kept = self._kept(trial.policy)
                 reward = self._reward(trial.objective, trial.cost)
@@ -141,7 +140,7 @@ class Amc:
 
     def policy(self) -> PruningPolicy:
         """Return what the agent does without exploring, behind the wall, filled if the settings say so."""
-        with _one_thread():
+        with one_thread():
             return self._end(0.0)
 
     def save_agent(self, path: Path) -> None:
@@ -247,14 +246,3 @@ def expected_gain(last: Sequence[float], best: float, episodes: int) -> float:
     start = float(np.clip((best - mean) / deviation, -FAR, 5 * FAR))  # what is integrated is 1 before and 0 behind
     gain, _ = quad(lambda z: 1 - norm.cdf(z) ** episodes, start, max(start, 0.0) + FAR)
     return deviation * float(gain) + max(0.0, mean - FAR * deviation - best)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one torch thread: the agent is small, and its weights do not depend on the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
