@@ -62,7 +62,7 @@ def read(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimize
         with safe_open(path, "pt") as file:
             position = _position((file.metadata() or {}).get("training", ""), key)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, RecursionError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     if position is None or _shapes(weights) != _shapes(model.state_dict()):

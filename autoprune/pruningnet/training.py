@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -194,8 +195,10 @@ class _Trainer:
             raise
 
     def _save(self) -> None:
-        """Write down where the training stands."""
-        if self.checkpoint is not None:
+        """Write down where the training stands; where that fails, it goes on without."""
+        if self.checkpoint is None:
+            return
+        with suppress(OSError):
             write(self.checkpoint, self.key, self.position, self.net, self.optimizer)
 
     def _step(self, chosen: Tensor, learning_rate: float) -> float:

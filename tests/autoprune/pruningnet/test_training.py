@@ -153,6 +153,11 @@ def test_a_checkpoint_of_no_use_is_replaced(tmp_path: Path, harm: Callable[[Path
     assert again.net.fingerprint() == whole.net.fingerprint()
 
 
+def test_without_a_place_for_checkpoints_it_trains_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert run(tmp_path / "file" / "checkpoint").losses == run(None).losses
+
+
 def test_images_and_labels_are_checked() -> None:
     splits, problem = real_splits(), small_problem()
     with pytest.raises(DatasetError, match="at least 2 images of the fit split, found 1"):
