@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autoprune.errors import SearchError
 from autoprune.problem import Counts, PruningProblem
 from autoprune.pruning.policy import PruningPolicy
-from autoprune.search.random_search import MAX_REDRAWS, random_policy
+from autoprune.search.random_search import MAX_REDRAWS
 from autoprune.search.searcher import InOrder, Proposal, Trial
 
 #: One gene per group: which of its allowed widths is kept, an index, ``(n_groups,)``.
@@ -92,7 +92,7 @@ class _Parent:
 class Evolution:
     """Breeds generations of policies from the best so far.
 
-    1. The first generation is drawn as :class:`autoprune.search.random_search.RandomSearch` does.
+    1. The first generation is drawn at random, every gene for itself, all widths of a group alike.
     2. Each later one: mutated parents (:func:`mutated`), crossed parents (:func:`crossed`), the rest at random. Parents
        are the best candidates of all generations so far; equal scores are told apart by the loss.
     3. Every candidate is projected onto the budget and fills it, before it is evaluated; the official code throws away
@@ -166,7 +166,7 @@ class Evolution:
         if len(self._parents) > 1:
             bred += self._new(settings.crossovers, self._crossover, settings.redraws * settings.crossovers)
         while len(bred) < settings.population:
-            found = self._new(1, lambda: random_policy(self._problem, self._generator), MAX_REDRAWS)
+            found = self._new(1, self._stranger, MAX_REDRAWS)
             if not found:
                 break
             bred += found
@@ -183,6 +183,10 @@ class Evolution:
                 self._seen.add(policy)
                 found.append(policy)
         return found
+
+    def _stranger(self) -> PruningPolicy:
+        """Draw every gene at random, all widths alike."""
+        return self._policy(self._generator.integers(self._n_widths))
 
     def _mutation(self) -> PruningPolicy:
         """Draw a mutated parent."""

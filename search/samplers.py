@@ -59,8 +59,8 @@ class Aim(Protocol):
         """Return which way each value is better."""
         ...
 
-    def first(self, n: int) -> Sequence[PruningPolicy]:
-        """Return what is drawn first, given the size of a generation."""
+    def first(self) -> Sequence[PruningPolicy]:
+        """Return what is drawn first, as a generation of its own."""
         ...
 
     def project(self, policy: PruningPolicy) -> PruningPolicy:
@@ -79,7 +79,7 @@ class BestScore:
     problem: PruningProblem
     directions: tuple[Direction, ...] = ("maximize",)
 
-    def first(self, n: int) -> Sequence[PruningPolicy]:
+    def first(self) -> Sequence[PruningPolicy]:
         """Return the middle of all policies: half of what may be removed, everywhere."""
         largest = 1 - self.problem.smallest() / self.problem.costs.full()
         return [PruningPolicy.of(largest / 2)]
@@ -98,8 +98,7 @@ class SamplerSearch:
 
     The budget is projected, not penalised: what is drawn is moved to the nearest policy that fills it, and the sampler
     learns that score. Samplers that model the scores (TPE, GP) learn it for the policy evaluated; those with a
-    population of their own (CMA-ES, NSGA-II) learn it for what they drew, as if the projection were a part of the
-    objective.
+    population of their own (CMA-ES, NSGA-II) for what they drew, as if the projection were a part of the objective.
 
     Draws that lead to a policy evaluated before are answered at once with what it scored, and cost nothing. After
     `REDRAWS` of them in a row (the sampler has converged, or there are few policies) a generation of random ones goes
@@ -124,16 +123,21 @@ class SamplerSearch:
         self._problem = problem
         self._told_evaluated = kind.told == "evaluated"
         self._aim = aim or BestScore(problem)
-        self._generation = kind.generation(len(problem.groups), evaluations)
+        self._generation = self.generation(sampler, problem, evaluations)
         self._generator = np.random.default_rng(seed)
         state = int(np.random.SeedSequence(seed).generate_state(1)[0])  # samplers take 32 bits
         self._study = RatioStudy(problem, lambda: kind.make(state, self._generation), self._aim.directions)
-        self._first = list(self._aim.first(self._generation))
+        self._first = list(self._aim.first())
         self._known: dict[PruningPolicy, Values | None] = {}
         self._drafts: list[tuple[Draw, PruningPolicy]] = []
         self._queue: list[PruningPolicy] = []
         self._ended = False
         self._order = InOrder()
+
+    @staticmethod
+    def generation(sampler: str, problem: PruningProblem, evaluations: int) -> int:
+        """Return how many draws a sampler makes before it learns what they score."""
+        return SAMPLERS[sampler].generation(len(problem.groups), evaluations)
 
     def ask(self, n: int) -> list[Proposal]:
         """Return the next policies of the generation; none when no new policy is found."""

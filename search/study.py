@@ -4,7 +4,7 @@ Optuna is imported when it is first used: that takes a second.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -88,8 +88,9 @@ class RatioStudy:
     def draw(self) -> Draw:
         """Return what the sampler wants to know next."""
         with quiet_optuna():
-            trial = self._study.ask(dict(self._space))
-        ratios: Mapping[str, float] = trial.params
+            trial = self._study.ask()
+            _ = trial.relative_params  # draws, also where the ratios are enqueued: the sampler counts it as its own
+            ratios = {name: trial.suggest_float(name, 0.0, each.high) for name, each in self._space.items()}
         return Draw(trial.number, PruningPolicy.of(ratios.get(name, 0.0) for name in self._problem.names))
 
     def tell(self, draw: Draw, values: Sequence[float] | None) -> None:
