@@ -60,3 +60,19 @@ def test_killed_pools_and_screenings_end_as_if_never_killed(tmp_path: Path) -> N
     assert 25 > resumed.cached >= 6
     assert whole.screening is not None
     assert whole.screening.screened_out > 20
+
+
+def test_a_killed_search_of_optuna_learns_the_same_again(tmp_path: Path) -> None:
+    """Killed in the third generation; the resumed study is told the same scores and draws the same policies."""
+    path = tmp_path / "journal.sqlite"
+    with Journal.open(path) as journal, start(path, "tpe") as search:
+        deadline = time.monotonic() + 120
+        while len(journal) < 20:
+            assert search.poll() is None, "the search ended before it could be killed"
+            assert time.monotonic() < deadline, "the search does not record anything"
+            time.sleep(0.01)
+        search.send_signal(signal.SIGKILL)
+        assert search.wait() == -signal.SIGKILL
+    resumed, whole = run(path, "tpe"), run(tmp_path / "uninterrupted.sqlite", "tpe")
+    assert (resumed.trials, resumed.best) == (whole.trials, whole.best)
+    assert 20 <= resumed.cached < EVALUATIONS == len(whole.trials)

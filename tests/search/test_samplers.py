@@ -22,7 +22,7 @@ from tests.search.small_problems import FormulaEvaluator, small_problem
 
 IMPORT = """
 import json, sys
-import autoprune.search.policies, autoprune.search.samplers
+import autoprune.search.front, autoprune.search.policies, autoprune.search.samplers
 print(json.dumps(sorted({"optuna", "cmaes", "alembic"} & set(sys.modules))))
 """
 
