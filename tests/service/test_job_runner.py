@@ -39,15 +39,15 @@ def model(live: Live) -> str:
     return str(live.post_model(tiny_onnx()).json()["id"])
 
 
-def worker_pid(live: Live, job_id: str) -> int:
-    """Return the process of a job once it has one."""
+def worker_pid(live: Live, job_id: str, *, attempt: int = 1) -> int:
+    """Return the process of an attempt at a job once it has one; a killed service leaves that of the one before."""
     records = Records(live.settings.url)
     with contextlib.closing(records):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            pid = records.job(job_id).worker_pid
-            if pid is not None:
-                return pid
+            row = records.job(job_id)
+            if row.attempts == attempt and row.worker_pid is not None:
+                return row.worker_pid
             time.sleep(0.02)
     raise AssertionError(live.job(job_id))
 
@@ -189,7 +189,7 @@ def test_jobs_outlive_a_service_that_is_killed_and_leave_no_process(tmp_path: Pa
         service.wait()
     assert group_is_gone(pid, 3)
     with in_thread(settings) as live:
-        second_pid = worker_pid(live, job["id"])
+        second_pid = worker_pid(live, job["id"], attempt=2)
         again = live.job(job["id"])
         assert (again["state"], again["attempts"]) == ("running", 2)
     assert group_is_gone(second_pid, 0.1)  # this time the service ended in good order
