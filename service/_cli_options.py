@@ -124,6 +124,18 @@ ContinueFrom = Annotated[
         metavar="FOLDER",
     ),
 ]
+FrontLeast = Annotated[
+    str | None,
+    typer.Option(
+        "--front",
+        help="Let nsga2 look for a Pareto front from here up to the budget, e.g. macs=30%, and export its plans.",
+        rich_help_panel=_SEARCH,
+        metavar="LOWER_END",
+    ),
+]
+FrontPoints = Annotated[
+    int | None, typer.Option(help="Most plans of the front that are exported. (default: 12)", rich_help_panel=_SEARCH)
+]
 ScreeningImages = Annotated[
     int | None,
     typer.Option(
@@ -320,9 +332,9 @@ FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
     "temperature", "hints", "freeze_batchnorm", "augment", "flip",
 )  # fmt: skip
-#: Options that become fields of AmcOptions and PruningNetOptions, there without this; those left out (None) have the
-#: defaults of these.
-PREFIXES = ("amc_", "pruningnet_")
+#: Options that become fields of AmcOptions, FrontOptions and PruningNetOptions, there without this; those left out
+#: (None) have the defaults of these.
+PREFIXES = ("amc_", "front_", "pruningnet_")
 _NOT_IN_SPEC = ("weights", "output", "as_json")
 
 

@@ -92,6 +92,34 @@ def plots_section(plots: Sequence[tuple[str, str, str]]) -> str:
     return "".join(parts)
 
 
+def fronts_section(result: JobResult) -> str:
+    """The exported plans of every front; nothing where nobody looked for one."""
+    return "".join(
+        _front(result, outcome, outcome.front_quantity) for outcome in result.outcomes if outcome.front_quantity
+    )
+
+
+def _front(result: JobResult, outcome: PolicyOutcome, quantity: str) -> str:
+    """The exported plans of one front, the dearest first."""
+    score, label = metric(result), QUANTITY_LABELS.get(quantity, quantity)
+    rows = [
+        [
+            link(point.artifacts["onnx"]),
+            percent(point.cost[quantity] / result.cost[quantity]),
+            percent(score.of(point.search_refit or point.search)),
+            percent(score.of(point.report)),
+            "holds" if point.certificate.get("holds") is True else "missing",
+        ]
+        for point in outcome.front_points
+    ]
+    head = ["plan", f"{label} left", "search", "report", "certificate"]
+    caption = (
+        f"{len(rows)} of the {len(outcome.front)} plans that no other trial beats in {score.label} and {label}, before "
+        "fine-tuning; each has a plan, weights and a certificate of its own beside its file."
+    )
+    return section(f"Front of {outcome.policy}", table(head, rows, caption))
+
+
 def groups_section(result: JobResult) -> str:
     """Every channel group: what was kept of it by each policy, or why it was left whole."""
     policies = [outcome.policy for outcome in result.outcomes]

@@ -110,6 +110,8 @@ def search(
     evaluations: opt.Evaluations = 100,
     warm_start: opt.WarmStart = False,
     continue_from: opt.ContinueFrom = None,
+    front_least: opt.FrontLeast = None,
+    front_points: opt.FrontPoints = None,
     screening_images: opt.ScreeningImages = None,
     short_term_steps: opt.ShortTermSteps = 0,
     netadapt_rule: opt.NetadaptRule = "official",

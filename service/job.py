@@ -11,7 +11,9 @@ from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
 from autoprune.search.pool import EvaluationPool, SerialPool
 from autoprune.service.amc_options import BATCH
 from autoprune.service.continuing import Earlier
+from autoprune.service.front_options import FOLDER
 from autoprune.service.inputs import Inputs, load_inputs
+from autoprune.service.job_files import STUDIES
 from autoprune.service.latency_check import Timer, measured_here
 from autoprune.service.outcome import FILES
 from autoprune.service.quantized import Quantized, quantized
@@ -120,8 +122,10 @@ def start_job(
     directory.mkdir(parents=True, exist_ok=True)
     for name in results:
         (directory / name).unlink(missing_ok=True)
-    for stale in directory.glob(f"*/{FILES['certificate']}"):  # never beside a model file that it was not measured on
-        stale.unlink()
+    certificate = FILES["certificate"]  # never beside a model file that it was not measured on
+    for pattern in (f"*/{certificate}", f"*/{FOLDER}/*/{certificate}", f"{STUDIES}*", f"seed-*/{STUDIES}*"):
+        for stale in directory.glob(pattern):
+            stale.unlink()
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
     if earlier is not None:
         earlier.check(evaluator)

@@ -5,3 +5,6 @@ JOURNAL = "journal.sqlite"
 
 #: What the searches found out, :class:`autoprune.search.evidence.Evidence`.
 EVIDENCE = "evidence.safetensors"
+
+#: The searches of Optuna's samplers, for Optuna's own tools; written anew whenever the job runs.
+STUDIES = "studies.sqlite"

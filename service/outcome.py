@@ -24,6 +24,7 @@ from autoprune.service.quantized import Quantized
 from autoprune.service.result import (
     AmcView,
     ContinuedView,
+    FrontPoint,
     Int8View,
     JobResult,
     PolicyOutcome,
@@ -152,16 +153,12 @@ def policy_outcome(
     score: Callable[[fx.GraphModule | Path], Scores],
 ) -> PolicyOutcome:
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
-    certificate = _certificate(finalist, spec, inputs, timed)
-    write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
+    certificate = _certified(finalist, spec, inputs, timed)
     best, screening = finalist.search.best, finalist.search.screening
-    recovered, tuned = finalist.recovered, finalist.recovered.finetuned
-    artifacts = {kind: f"{finalist.policy}/{file}" for kind, file in FILES.items()}
+    recovered, tuned, int8 = finalist.recovered, finalist.recovered.finetuned, finalist.int8
+    artifacts = _artifacts(finalist, finalist.policy)
     if finalist.amc is not None:
         artifacts["agent"] = AGENT_ARTIFACT
-    int8 = finalist.int8
-    if int8 is not None:
-        artifacts["int8"] = f"{finalist.policy}/{int8.path.name}"
     return PolicyOutcome(
         policy=finalist.policy,
         evaluations=spent(finalist.search, inputs),
@@ -182,6 +179,31 @@ def policy_outcome(
         int8=None if int8 is None else int8_view(int8, score),
         certificate=certificate,
         artifacts=artifacts,
+    )
+
+
+def front_point(
+    finalist: Finalist,
+    spec: JobSpec,
+    inputs: Inputs,
+    timed: Timed,
+    *,
+    folder: str,
+    score: Callable[[fx.GraphModule | Path], Scores],
+) -> FrontPoint:
+    """Write the certificate of a front's plan, and score it with `score`; `folder` is its own within the job's."""
+    certificate = _certified(finalist, spec, inputs, timed)
+    best, recovered, int8 = finalist.search.best, finalist.recovered, finalist.int8
+    return FrontPoint(
+        trial=best.number,
+        kept=dict(zip(inputs.problem.names, best.kept, strict=True)),
+        cost=finalist.cost,
+        search=view(best.scores),
+        search_refit=None if recovered.search_refit is None else view(recovered.search_refit),
+        report=view(score(recovered.before)),
+        int8=None if int8 is None else int8_view(int8, score),
+        certificate=certificate,
+        artifacts=_artifacts(finalist, folder),
     )
 
 
@@ -289,6 +311,19 @@ def _latency_budget(spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, ob
     if limit is None or not timed.on_device:
         return facts
     return {**facts, "share_of_limit": share_of_limit(limit, timed.unpruned, timed.pruned)}
+
+
+def _artifacts(finalist: Finalist, folder: str) -> dict[str, str]:
+    """Return a finalist's files by kind, within the job's folder."""
+    int8 = {} if finalist.int8 is None else {"int8": f"{folder}/{finalist.int8.path.name}"}
+    return {kind: f"{folder}/{file}" for kind, file in FILES.items()} | int8
+
+
+def _certified(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
+    """Write a finalist's certificate, and return it."""
+    certificate = _certificate(finalist, spec, inputs, timed)
+    write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
+    return certificate
 
 
 def _certificate(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:

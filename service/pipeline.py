@@ -8,6 +8,7 @@ already evaluated, everything else is recomputed from the seed, and the result i
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import fx
@@ -15,7 +16,7 @@ from torch import fx
 from autoprune.certificate import export_checked
 from autoprune.costs.budget import Budget
 from autoprune.costs.quantities import QUANTITIES
-from autoprune.errors import ExportError
+from autoprune.errors import Cancelled, ExportError
 from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PathPlan
 from autoprune.formats.weights import save_weights
@@ -33,18 +34,30 @@ from autoprune.search.searcher import Trial
 from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.amc_options import BATCH
 from autoprune.service.continuing import first_policies, job_evidence
+from autoprune.service.front_options import FOLDER
+from autoprune.service.fronts import ExportedFront, cost_range, spread, with_whole_front
 from autoprune.service.job import PARITY_IMAGES, Job, pool_for, start_job
 from autoprune.service.job_files import EVIDENCE, JOURNAL
 from autoprune.service.latency_check import NOISE_IMAGES, LatencyCheck, Timer, holding, latency_limit, not_measured
-from autoprune.service.outcome import FILES, Finalist, Recovered, int8_view, job_result, policy_outcome, write_text
+from autoprune.service.outcome import (
+    FILES,
+    Finalist,
+    Recovered,
+    front_point,
+    int8_view,
+    job_result,
+    policy_outcome,
+    write_text,
+)
 from autoprune.service.pruningnet_options import METAPRUNING
 from autoprune.service.pruningnet_stage import Proxy, trained_proxy
 from autoprune.service.quantized import calibration_images
 from autoprune.service.recovery import Scorer, finetuned, refitted
 from autoprune.service.report import write_report
-from autoprune.service.result import JobResult, PolicyOutcome
+from autoprune.service.result import FrontPoint, JobResult, PolicyOutcome
 from autoprune.service.searchers import Found, amc_left, job_searcher
 from autoprune.service.spec import JobSpec, Progress
+from autoprune.service.studies import search_log
 from autoprune.service.timing import timed_finalists
 from autoprune.service.wording import BASELINES
 
@@ -101,7 +114,10 @@ def run_job(
     finalists = [exported(job, name, search, recovered(job, name, search)) for name, search in held.items()]
     score = Scorer(job.inputs.splits.report, job.inputs.problem.network.module)
     outcomes = measured_outcomes(job, finalists, check, score)
-    left_out = [
+    fronts = {name: exported_front(job, name, search, check, score) for name, search in held.items()}
+    outcomes = [fronts[each.policy].beside(each) for each in outcomes]
+    left_out = [text for front in fronts.values() for text in front.too_slow]
+    left_out += [
         f"policy {name!r} is left out: its candidates, timed whole, are too slow for the budget"
         for name in found
         if name not in held
@@ -127,7 +143,8 @@ def run_job(
 def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool, before: Mapping[str, Found]) -> Found:
     """Search with one policy; `before` is what the others found so far."""
     spec, problem = job.search_spec, job.inputs.problem
-    warm = spec.warm_start and policy not in (*BASELINES, Exact.name)
+    costs = cost_range(spec, problem, policy)
+    warm = spec.warm_start and policy not in (*BASELINES, Exact.name) and costs is None  # a front warms itself up
     proxy = _proxy(job, journal, pool) if policy == METAPRUNING else None
     evaluations = spec.evaluations - (proxy is not None)  # the last one is its winner's
     started = time.monotonic()
@@ -138,22 +155,29 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
     )
     searcher = WarmStart(own, first) if first else own
     thought_s = time.monotonic() - started + (0 if proxy is None else proxy.seconds)
-    result = run_search(
-        problem,
-        _trainer(job, policy) or job.evaluator if proxy is None else proxy.evaluator,
-        searcher,
-        evaluations=evaluations,
-        journal=journal,
-        batch=BATCH,
-        pool=pool,
-        screening=None if spec.screening_images is None else Screening(spec.screening_images),
-        thought_s=thought_s,
-        progress=lambda done, total, _: job.say("search", done, total, "candidates evaluated", policy),
-        should_stop=job.should_stop,
-    )
+    with search_log(job, policy, costs) as log:
+
+        def progress(done: int, total: int, trial: Trial) -> None:
+            log(trial)
+            job.say("search", done, total, "candidates evaluated", policy)
+
+        result = run_search(
+            problem,
+            _trainer(job, policy) or job.evaluator if proxy is None else proxy.evaluator,
+            searcher,
+            evaluations=evaluations,
+            journal=journal,
+            batch=BATCH,
+            pool=pool,
+            screening=None if spec.screening_images is None else Screening(spec.screening_images),
+            thought_s=thought_s,
+            progress=progress,
+            should_stop=job.should_stop,
+        )
     if proxy is not None:
         return proxy.found(result, Answers(job.evaluator, journal, pool, job.should_stop))
-    return Found(result, amc_left(spec, own, result, before, job.directory, given=len(first)))
+    left = amc_left(spec, own, result, before, job.directory, given=len(first))
+    return Found(with_whole_front(result, costs), left)
 
 
 def _proxy(job: Job, journal: Journal, pool: EvaluationPool) -> Proxy:
@@ -207,8 +231,8 @@ def latency_check(job: Job, journal: Journal, pool: EvaluationPool) -> LatencyCh
     return LatencyCheck(limit, job.deployed_unpruned, answers, table.conditions.threads, timer, job.spec.opset, noise)
 
 
-def recovered(job: Job, policy: str, search: Found) -> Recovered:
-    """Refit and fine-tune the winner of a policy's search, as the job asks for."""
+def recovered(job: Job, policy: str, search: Found, *, tune: bool = True) -> Recovered:
+    """Refit the winner of a policy's search and, `tune`, fine-tune it, as the job asks for."""
     spec, inputs, found = job.spec, job.inputs, search.result
     problem, splits = inputs.problem, inputs.splits
     plan = problem.plan(found.best.policy)
@@ -227,7 +251,7 @@ def recovered(job: Job, policy: str, search: Found) -> Recovered:
     before, refit_scores = better or (_winner(job, policy, found.best), None)
     unsolved = job.evaluator.unsolved(plan)
     tuned = None
-    if spec.finetune_epochs > 0:
+    if tune and spec.finetune_epochs > 0:
         tuned = finetuned(
             before,
             problem.network.module,
@@ -249,11 +273,14 @@ def recovered(job: Job, policy: str, search: Found) -> Recovered:
     )
 
 
-def exported(job: Job, policy: str, search: Found, winner: Recovered) -> Finalist:
-    """Export a policy's winner, and check the file; in jobs that export int8, quantise it too."""
+def exported(job: Job, policy: str, search: Found, winner: Recovered, folder: Path | None = None) -> Finalist:
+    """Export a policy's winner, and check the file; in jobs that export int8, quantise it too.
+
+    Its files go into `folder`, or that of the policy.
+    """
     spec, problem = job.spec, job.inputs.problem
-    folder = job.directory / policy
-    folder.mkdir(exist_ok=True)
+    folder = folder or job.directory / policy
+    folder.mkdir(parents=True, exist_ok=True)
     winner.plan.save(folder / FILES["plan"])
     save_weights(winner.final, folder / FILES["weights"])
     images = job.inputs.splits.search.inputs[:PARITY_IMAGES]
@@ -295,10 +322,53 @@ def measured_outcomes(
     job.say("measure", 0, 1, "latency in onnxruntime")
     timed = timed_finalists(job, finalists, check)
     outcomes: list[PolicyOutcome] = []
-    for finalist in finalists:
+    for finalist, each in zip(finalists, timed, strict=True):
         job.say("report", len(outcomes) + 1, len(finalists) + 1, "scoring on the report split", finalist.policy)
-        outcomes.append(policy_outcome(finalist, job.spec, job.inputs, timed[finalist.policy], score=score))
+        outcomes.append(policy_outcome(finalist, job.spec, job.inputs, each, score=score))
     return outcomes
+
+
+def exported_front(
+    job: Job,
+    policy: str,
+    search: Found,
+    check: LatencyCheck | None,
+    score: Callable[[fx.GraphModule | Path], Scores],
+) -> ExportedFront:
+    """Export plans of the front that a policy looked for, each as its winner but for fine-tuning.
+
+    Those that are too slow for the budget when they are timed whole are left out.
+
+    Raises:
+        Cancelled: The job was stopped.
+
+    """
+    front = job.directory / policy / FOLDER
+    shutil.rmtree(front, ignore_errors=True)
+    costs = cost_range(job.spec, job.inputs.problem, policy)
+    if costs is None or job.spec.front is None:
+        return ExportedFront()
+    trials = spread(search.result.front, costs.quantity, job.spec.front.points)
+    plans = []
+    for number, trial in enumerate(trials, start=1):
+        if job.should_stop():
+            raise Cancelled("stopped while a front was exported; evaluations are kept, the export starts over")
+        job.say("export", number, len(trials), "plans of the front", policy)
+        one = replace(search, result=replace(search.result, best=trial))
+        plans.append(exported(job, policy, one, recovered(job, policy, one, tune=False), front / f"{number:02}"))
+    points: list[FrontPoint] = []
+    slow: list[str] = []
+    for plan, timed in zip(plans, timed_finalists(job, plans, None), strict=True):
+        folder = plan.folder.relative_to(job.directory).as_posix()
+        try:
+            pair = None if check is None else check.confirmed(plan.deployed, timed.unpruned, timed.pruned)
+        except ExportError:
+            slow.append(f"{folder} is left out: timed whole, it is too slow for the budget")
+            shutil.rmtree(plan.folder)
+            continue
+        held = timed if pair is None else replace(timed, unpruned=pair[0], pruned=pair[1])
+        points.append(front_point(plan, job.spec, job.inputs, held, folder=folder, score=score))
+    return ExportedFront(costs.quantity, tuple(points), tuple(slow))
 
 
 def finalist_warnings(job: Job, finalists: Sequence[Finalist], check: LatencyCheck | None) -> list[str]:

@@ -10,6 +10,7 @@ from autoprune.service._report_sections import (
     artifacts_section,
     cards,
     certificate_section,
+    fronts_section,
     groups_section,
     plots_section,
     policies_section,
@@ -40,6 +41,7 @@ def render_report(result: JobResult) -> str:
             warnings_section(result.warnings),
             policies_section(result),
             plots_section([(element, heading, text) for element, heading, text, _ in plots]),
+            fronts_section(result),
             groups_section(result),
             scores_section(result),
             certificate_section(best_outcome(result)),
@@ -63,7 +65,8 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             kept_figure(result),
         )
     ]
-    for quantity in result.limits:
+    fronts = [outcome.front_quantity for outcome in result.outcomes if outcome.front_quantity]
+    for quantity in dict.fromkeys((*result.limits, *fronts)):
         label = QUANTITY_LABELS.get(quantity, quantity)
         plots.append(
             (

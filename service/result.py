@@ -165,6 +165,32 @@ class Int8View(Value):
     calibration_images: int
 
 
+class FrontPoint(Value):
+    """A plan of a front that was exported: not fine-tuned, otherwise as a policy's winner.
+
+    Attributes:
+        trial: Number of its trial.
+        kept: Units kept per decision group, by group name.
+        search: Scores on the search split, as the search saw it.
+        search_refit: The same after the refit; None where there was none, or where it did not help.
+        report: Scores on the report split, after the refit if it helped.
+        int8: Scores of the int8 file, of jobs that export one.
+        certificate: The certificate of the exported file, as in its own JSON file.
+        artifacts: File names within the job's folder, by kind, as of an outcome.
+
+    """
+
+    trial: int
+    kept: dict[str, int]
+    cost: dict[str, int]
+    search: ScoresView
+    search_refit: ScoresView | None
+    report: ScoresView
+    int8: Int8View | None = None
+    certificate: dict[str, object]
+    artifacts: dict[str, str]
+
+
 class PolicyOutcome(Value):
     """What one policy found, and what became of it.
 
@@ -177,6 +203,8 @@ class PolicyOutcome(Value):
         report_finetuned: The same after fine-tuning; None without fine-tuning.
         screening: What screening did; None without.
         front: Numbers of the trials of a front, the dearest first, of policies that look for plans of several costs.
+        front_quantity: The cost that a front trades for score, of jobs that look for one; its plans are exported.
+        front_points: The plans of that front that were exported, the dearest first.
         amc: How the search went, of policy amc.
         pruningnet: What all trials but the last were scored by, of policy metapruning.
         int8: Scores of the int8 file, of jobs that export one.
@@ -201,6 +229,8 @@ class PolicyOutcome(Value):
     trials: list[TrialView]
     screening: ScreeningView | None = None
     front: list[int] = []
+    front_quantity: str | None = None
+    front_points: list[FrontPoint] = []
     amc: AmcView | None = None
     pruningnet: PruningNetView | None = None
     int8: Int8View | None = None

@@ -13,11 +13,14 @@ from autoprune.pruningnet.settings import PruningNetSettings, distilled, from_sc
 from autoprune.pruningnet.training import check_memory
 from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 from autoprune.search.driver import SearchResult
+from autoprune.search.front import FrontSearch
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.policies import make_searcher
+from autoprune.search.samplers import SAMPLERS
 from autoprune.search.searcher import Searcher, Trial
 from autoprune.search.sensitivity import Sensitivity
 from autoprune.service.amc_options import AGENT_ARTIFACT, LOG_FOLDER
+from autoprune.service.fronts import cost_range
 from autoprune.service.pruningnet_options import METAPRUNING
 from autoprune.service.result import AmcView, PruningNetView
 from autoprune.service.spec import JobSpec
@@ -63,11 +66,12 @@ class Found:
 def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> None:
     """Refuse now what would only be found out once the policies before have searched; `directory` is the job's.
 
-    Afterwards the agent's library is there, so that importing it is not counted as time of a search.
+    Afterwards the libraries of agent and samplers are there, so that importing them is not counted as time of a search.
 
     Raises:
-        SearchError: Too few evaluations for a policy, no memory for a PruningNet, TensorBoard is missing, or the agent
-            to go on with cannot be used, or would be overwritten: the job, run again, would begin with another one.
+        SearchError: Too few evaluations for a policy, no memory for a PruningNet, a front without a range, TensorBoard
+            is missing, or the agent to go on with cannot be used, or would be overwritten: the job, run again, would
+            begin with another one.
 
     """
     own = spec.evaluations - spec.warm_start
@@ -75,6 +79,9 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
         Sensitivity(problem, own)
     if NetAdapt.name in spec.policies:
         NetAdapt(problem, own, rule=spec.netadapt_rule)
+    for policy in SAMPLERS:
+        if policy in spec.policies:
+            job_searcher(spec, problem, policy, evaluations=1, before={}, directory=directory)
     if METAPRUNING in spec.policies:
         if own < 2:
             raise SearchError(
@@ -136,6 +143,9 @@ def job_searcher(
     """
     if policy == NetAdapt.name:
         return NetAdapt(problem, evaluations, rule=spec.netadapt_rule)
+    costs = cost_range(spec, problem, policy)
+    if costs is not None:
+        return FrontSearch(problem, spec.seed, evaluations, costs, warm=spec.warm_start)
     if policy != AMC:
         return make_searcher(policy, problem, seed=spec.seed, evaluations=evaluations)
     log = directory / LOG_FOLDER

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from autoprune.errors import AutopruneError, UnknownNameError
 from autoprune.service.amc_options import AmcOptions
+from autoprune.service.front_options import NSGA2, FrontOptions
 from autoprune.service.pruningnet_options import PruningNetOptions
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -173,6 +174,12 @@ class JobSpec(BaseModel):
         description="Which proposal netadapt takes: the least accuracy lost per resource saved (official), or the "
         "highest accuracy (paper).",
     )
+    front: FrontOptions | None = Field(
+        default=None,
+        description="Let policy nsga2 look for a whole Pareto front of score against one cost, and export its plans; "
+        "None: for the one best plan within the budget, as all other policies.",
+        examples=[{"least": "macs=30%"}],
+    )
     amc: AmcOptions = Field(default_factory=AmcOptions, description="How policy amc searches.")
     pruningnet: PruningNetOptions = Field(
         default_factory=PruningNetOptions, description="What policy metapruning searches with."
@@ -250,6 +257,8 @@ class JobSpec(BaseModel):
                 raise PydanticCustomError(
                     "reconstruction", "{name} needs reconstruction; turn it on or choose another", {"name": name}
                 )
+        if self.front is not None and NSGA2 not in self.policies:
+            raise PydanticCustomError("front", "a front is what policy 'nsga2' looks for; name it in policies")
         if self.amc.experience and self.policies[0] == "amc":
             raise PydanticCustomError(
                 "experience", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"

@@ -8,8 +8,8 @@ from autoprune.service.latency_check import LatencyCheck
 from autoprune.service.outcome import Finalist, Timed
 
 
-def timed_finalists(job: Job, finalists: Sequence[Finalist], check: LatencyCheck | None) -> dict[str, Timed]:
-    """Time the files of all finalists in turn; return their latencies by policy.
+def timed_finalists(job: Job, finalists: Sequence[Finalist], check: LatencyCheck | None) -> list[Timed]:
+    """Time the files of all finalists in turn; return their latencies, in the same order.
 
     Args:
         job: Names the device, and has the file of the unpruned network.
@@ -27,11 +27,11 @@ def timed_finalists(job: Job, finalists: Sequence[Finalist], check: LatencyCheck
         input_shape=job.inputs.problem.network.input_shape,
         threads=1 if table is None else table.conditions.threads,
     )
-    found = {}
+    found = []
     for index, finalist in enumerate(finalists):
         pair = base, latencies[index]
         if check is not None:
             pair = check.confirmed(finalist.deployed, *pair)
         fp32 = latencies[len(finalists) + index] if floats else None
-        found[finalist.policy] = Timed(*pair, on_device=job.is_timed_on_device, pruned_fp32=fp32)
+        found.append(Timed(*pair, on_device=job.is_timed_on_device, pruned_fp32=fp32))
     return found

@@ -21,7 +21,7 @@ from autoprune.service.result import (
 )
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
-BASELINES = ("uniform", "random")
+BASELINES = ("uniform", "random", "qmc")
 
 QUANTITY_LABELS = {"macs": "MACs", "params": "parameters", "bytes": "file bytes", LATENCY: "latency"}
 
@@ -101,7 +101,8 @@ def remarks(result: JobResult) -> list[str]:
     amc = [text for outcome in result.outcomes if outcome.amc for text in _amc(outcome, outcome.amc)]
     nets = [_pruningnet(result, each, each.pruningnet) for each in result.outcomes if each.pruningnet]
     int8 = [_int8(measure, each.policy, each.int8) for each in result.outcomes if each.int8]
-    return [*_continued(result.continued), *screened, *amc, *nets, *int8]
+    fronts = [_front(result, each, each.front_quantity) for each in result.outcomes if each.front_quantity]
+    return [*_continued(result.continued), *screened, *amc, *nets, *int8, *fronts]
 
 
 def _continued(continued: ContinuedView | None) -> list[str]:
@@ -112,6 +113,18 @@ def _continued(continued: ContinuedView | None) -> list[str]:
         f"The job went on from {continued.source} ({continued.budget}), which knew {continued.known:,} networks: "
         f"{continued.reused:,} of them were tried here, and not evaluated again."
     ]
+
+
+def _front(result: JobResult, outcome: PolicyOutcome, quantity: str) -> str:
+    """Say what front a policy found, and how much of it was exported."""
+    trials = {trial.number: trial for trial in outcome.trials}
+    policy, label = outcome.policy, QUANTITY_LABELS.get(quantity, quantity)
+    shares = [trials[number].cost[quantity] / result.cost[quantity] for number in outcome.front]
+    return (
+        f"{policy} looked for a front: {len(shares)} plans from {percent(min(shares))} to {percent(max(shares))} of "
+        f"the {label}, none of which another trial beats on the search images; {len(outcome.front_points)} of them are "
+        f"exported, in {policy}/front. Its evaluations went into all of them, its winner is but one."
+    )
 
 
 def _int8(measure: Metric, policy: str, int8: Int8View) -> str:

@@ -1,7 +1,9 @@
 """What a comparison is asked to do: what a job is, and how often."""
 
 from pydantic import ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
+from autoprune.service.front_options import FrontOptions
 from autoprune.service.spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, JobSpec
 
 #: Policies of every comparison: who does not beat these was not worth its time.
@@ -53,6 +55,14 @@ class ComparisonSpec(JobSpec):
         lt=2**32,
         description="Of everything random but the searches: it deals the images, refits and fine-tunes.",
     )
+
+    @field_validator("front")
+    @classmethod
+    def _refuse_front(cls, value: FrontOptions | None) -> FrontOptions | None:
+        """Refuse a front: its search has more to do than those it would be compared with."""
+        if value is not None:
+            raise PydanticCustomError("front", "a comparison is of plans within one budget; search for a front alone")
+        return value
 
     @field_validator("policies")
     @classmethod
