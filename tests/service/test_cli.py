@@ -24,6 +24,7 @@ from autoprune.service.cli import app, compare, search
 from autoprune.service.comparisons.result import ComparisonResult
 from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.demo_network import demo_network, train_demo_network
+from autoprune.service.front_options import FrontOptions
 from autoprune.service.locks import held
 from autoprune.service.pruningnet_options import PruningNetOptions
 from autoprune.service.result import JobResult
@@ -217,11 +218,13 @@ def test_defaults_are_those_of_a_job() -> None:
         elif name in defaults:
             assert default == (list(defaults[name]) if name == "policies" else defaults[name]), name
     assert set(_cli_options.FINETUNE_FIELDS) == set(tuning)
-    assert set(defaults) - {"amc", "pruningnet", "finetune", "model", "dataset", "budget"} <= set(named)
+    assert set(defaults) - {"amc", "front", "pruningnet", "finetune", "model", "dataset", "budget"} <= set(named)
     for prefix, options in (("amc_", AmcOptions), ("pruningnet_", PruningNetOptions)):
         own = {name.removeprefix(prefix): default for name, default in named.items() if name.startswith(prefix)}
         assert set(own) == set(options.model_fields)
         assert options(**{name: default for name, default in own.items() if default is not None}) == options()
+    front = {name.removeprefix("front_"): default for name, default in named.items() if name.startswith("front_")}
+    assert front == dict.fromkeys(FrontOptions.model_fields)  # no front unless its lower end is named
 
 
 def test_compare_has_the_options_of_search_and_the_defaults_of_a_comparison() -> None:

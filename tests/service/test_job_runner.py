@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from autoprune.service.outcome import FILES
 from autoprune.service.records import Records
 from autoprune.service.server import listen, serve
 from autoprune.service.service import opened
@@ -109,6 +110,18 @@ def test_the_agent_of_one_job_goes_on_in_another(live: Live, model: str) -> None
     assert live.finished(second["id"])["state"] == "succeeded"
     found = live.client.get(f"/v1/jobs/{second['id']}/artifacts/result.json").json()["outcomes"][0]["amc"]
     assert (found["agent"], found["warmup"]) == (f"inputs/agent/{first['id']}.safetensors", 0)
+
+
+def test_a_front_and_its_study_are_artifacts(live: Live, model: str) -> None:
+    spec = {**QUICK, "policies": ["nsga2"], "refit": False, "budget": "macs=80%", "evaluations": 12}
+    job = live.submit(model=model, **spec, front={"least": "macs=40%", "points": 2})
+    assert live.finished(job["id"])["state"] == "succeeded"
+    base = f"/v1/jobs/{job['id']}/artifacts"
+    names = [artifact["name"] for artifact in live.client.get(base).json()]
+    assert {f"nsga2/front/{number}/{name}" for number in ("01", "02") for name in FILES.values()} < set(names)
+    certificate = live.client.get(f"{base}/nsga2/front/02/certificate.json").json()
+    assert certificate["holds"] is True
+    assert live.client.get(f"{base}/studies.sqlite").content.startswith(b"SQLite format 3")
 
 
 def test_other_budgets_are_asked_of_a_job_and_another_goes_on_from_it(live: Live, model: str) -> None:

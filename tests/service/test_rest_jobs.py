@@ -79,6 +79,8 @@ def refused(answer: httpx.Response, status: int = 422) -> str:
         ({"policies": ["amc", "uniform"], "amc": {"experience": True}}, "needs a policy before it"),
         ({"policies": ["amc"], "amc": {"agent": "/etc/passwd"}}, "amc.agent: expected the id of a job that succeeded"),
         ({"policies": ["amc"], "amc": {"agent": "../../agent.safetensors"}}, "amc.agent: expected the id of a job"),
+        ({"front": {"least": "macs=30%"}}, "a front is what policy 'nsga2' looks for"),
+        ({"policies": ["nsga2"], "front": {"least": "macs=30%", "points": 0}}, "body.front.points"),
         ({"budgets": "macs=50%"}, "body.budgets: Extra inputs are not permitted"),
         ({"budget": "macs=50%\ud800"}, "body.budget"),
     ],
