@@ -173,6 +173,22 @@ def test_a_policy_with_one_proposal_is_narrowed_until_it_holds(model: Path, tabl
     assert found.outcomes[0].cost["latency"] < expected.outcomes[0].cost["latency"] * 0.6 / 0.63
 
 
+def test_plans_of_a_front_that_are_measured_too_slow_are_left_out(model: Path, table: Path, tmp_path: Path) -> None:
+    """The winner holds; of the front's plans the first is too slow each time it is timed, the second holds."""
+    spec = _spec(model, table, policies=["nsga2"], evaluations=16, front={"least": "latency=40%", "points": 2})
+    result = run_job(spec, tmp_path, timer=_device(0.5, 0.5, 0.65, 0.65, 0.65, 0.55))
+    outcome = result.outcomes[0]
+    assert outcome.front_quantity == "latency"
+    assert len(outcome.front) >= 2
+    (point,) = outcome.front_points
+    assert point.artifacts["onnx"] == "nsga2/front/02/model.onnx"
+    latency = point.certificate["latency"]
+    assert isinstance(latency, dict)
+    assert latency["share_of_limit"] == pytest.approx(0.55 / 0.6)
+    assert any("nsga2/front/01 is left out: timed whole, it is too slow" in text for text in result.warnings)
+    assert not (tmp_path / "nsga2" / "front" / "01").exists()
+
+
 def test_a_comparison_times_the_candidates_of_every_seed_and_counts_what_it_evaluates_for_that(
     model: Path, table: Path, tmp_path: Path
 ) -> None:
