@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("", ".envs", ".latency_tables", ".search", ".service", ".service.cli")
+NAMES = ("", ".envs", ".latency_tables", ".search", ".service", ".service.cli.app")
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
-from autoprune.service.job_files import JOURNAL
-from autoprune.service.pipeline import run_job
-from autoprune.service.result import JobResult, PolicyOutcome
-from autoprune.service.spec import Progress, read_spec
+from autoprune.service.pipeline.job_files import JOURNAL
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.results.job_result import JobResult, PolicyOutcome
+from autoprune.service.specs.job_spec import Progress, read_spec
 
 EVALUATORS = {"official": "l1", "ours": "obs"}
 

@@ -24,7 +24,7 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.latency_tables.kit import RUNNER
 from autoprune.latency_tables.session import RUNTIME
 from autoprune.latency_tables.values import PRECISIONS
-from autoprune.service.demo_network import demo_network
+from autoprune.service.cli.demo_network import demo_network
 
 #: Release of Debian that root and emulator come from, and its Python.
 RELEASE, PYTHON = "trixie", "3.13"
@@ -116,7 +116,7 @@ def emulated(folder: Path, *arguments: str) -> None:
 @contextmanager
 def service(home: Path) -> Iterator[httpx.Client]:
     """Run a service of its own, and lend a client of it."""
-    command = [sys.executable, "-m", "autoprune.service.cli", "serve", "--port", "0", "--log-level", "error"]
+    command = [sys.executable, "-m", "autoprune.service.cli.app", "serve", "--port", "0", "--log-level", "error"]
     environment = {**os.environ, "AUTOPRUNE_HOME": str(home)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - our own
         assert process.stdout is not None
@@ -130,7 +130,7 @@ def service(home: Path) -> Iterator[httpx.Client]:
 
 def _autoprune(*arguments: str) -> None:
     """Run a command of autoprune."""
-    _run(sys.executable, "-m", "autoprune.service.cli", *arguments)
+    _run(sys.executable, "-m", "autoprune.service.cli.app", *arguments)
 
 
 def _run(*command: str, environment: dict[str, str] | None = None) -> None:

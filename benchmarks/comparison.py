@@ -12,12 +12,12 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from autoprune.service.comparisons.result import ComparisonResult, PolicyView
-from autoprune.service.comparisons.runner import run_comparison
-from autoprune.service.comparisons.spec import ComparisonSpec
+from autoprune.service.comparisons.comparison_result import ComparisonResult, PolicyView
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.words import ends_text, interval_text
-from autoprune.service.spec import Progress, read_as
-from autoprune.service.wording import duration, metric, percent
+from autoprune.service.results.wording import duration, metric, percent
+from autoprune.service.specs.job_spec import Progress, read_as
 
 
 def main() -> None:

@@ -35,10 +35,10 @@ from autoprune.network.network import Network
 from autoprune.problem import Counts, PruningProblem, pruning_problem
 from autoprune.pruning.surgery import prune
 from autoprune.search.uniform import uniform_policy
-from autoprune.service.device_kit import KitOptions, device_work
-from autoprune.service.pipeline import run_job
-from autoprune.service.result import JobResult
-from autoprune.service.spec import read_spec
+from autoprune.service.devices.kit import KitOptions, device_work
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.results.job_result import JobResult
+from autoprune.service.specs.job_spec import read_spec
 from autoprune.zoo.registry import build
 
 NETWORKS = ("resnet56_cifar", "mobilenet_v1", "mobilenet_v2")

@@ -10,9 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-from autoprune.service.pipeline import run_job
-from autoprune.service.result import JobResult, PolicyOutcome, ScoresView
-from autoprune.service.spec import Progress, read_spec
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.results.job_result import JobResult, PolicyOutcome, ScoresView
+from autoprune.service.specs.job_spec import Progress, read_spec
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.service.inputs import load_inputs
-from autoprune.service.job_files import EVIDENCE
-from autoprune.service.pipeline import run_job
-from autoprune.service.spec import JobSpec, Progress, read_spec
-from autoprune.service.what_if import BudgetView, WhatIfView, what_if
+from autoprune.service.pipeline.inputs import load_inputs
+from autoprune.service.pipeline.job_files import EVIDENCE
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.pipeline.what_if import BudgetView, WhatIfView, what_if
+from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autoprune.service.comparisons.comparison_result import ComparisonResult, PolicyView, RunView
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.proposals import Kept, proposals_view
-from autoprune.service.comparisons.result import ComparisonResult, PolicyView, RunView
 from autoprune.service.comparisons.runs import Run
-from autoprune.service.comparisons.spec import ComparisonSpec
 from autoprune.service.comparisons.summary import by_policy, front, milestones, pair_views, policy_view
 from autoprune.service.comparisons.words import verdicts
-from autoprune.service.curves import evaluations, seconds
-from autoprune.service.job import Job
-from autoprune.service.latency_check import LatencyCheck
-from autoprune.service.outcome import Recovered, final_scores, spent, trial_views, view
-from autoprune.service.recovery import Scorer
-from autoprune.service.result import JobResult
-from autoprune.service.searchers import Found
-from autoprune.service.wording import metric
+from autoprune.service.pipeline.job import Job
+from autoprune.service.pipeline.latency_check import LatencyCheck
+from autoprune.service.pipeline.outcome import Recovered, final_scores, spent, trial_views, view
+from autoprune.service.pipeline.recovery import Scorer
+from autoprune.service.pipeline.searchers import Found
+from autoprune.service.results.curves import evaluations, seconds
+from autoprune.service.results.job_result import JobResult
+from autoprune.service.results.wording import metric
 
 
 @dataclass(frozen=True, slots=True)

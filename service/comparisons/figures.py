@@ -1,13 +1,13 @@
-"""Plots of a comparison; colours and escaping as in :mod:`autoprune.service._report_figures`."""
+"""Plots of a comparison; colours and escaping as in :mod:`autoprune.service.reports.figures`."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from autoprune.service._report_figures import Figure, budget_line, colour, figure, line, marker
-from autoprune.service.comparisons.result import ComparisonResult, RunView
+from autoprune.service.comparisons.comparison_result import ComparisonResult, RunView
 from autoprune.service.comparisons.summary import by_policy
-from autoprune.service.curves import Clock, Curve, best_so_far, mean_value
-from autoprune.service.wording import QUANTITY_LABELS, metric
+from autoprune.service.reports.figures import Figure, budget_line, colour, figure, line, marker
+from autoprune.service.results.curves import Clock, Curve, best_so_far, mean_value
+from autoprune.service.results.wording import QUANTITY_LABELS, metric
 
 _Trace = Mapping[str, object]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from statistics import fmean
 
-from autoprune.service.comparisons.result import GroupDifference, ProposalsView
+from autoprune.service.comparisons.comparison_result import GroupDifference, ProposalsView
 
 #: Units kept of every decision group.
 Kept = tuple[int, ...]

@@ -3,18 +3,8 @@
 from html import escape
 from pathlib import Path
 
-from autoprune.service._report_figures import Figure, kept_figure
-from autoprune.service._report_page import page
-from autoprune.service._report_sections import (
-    artifacts_section,
-    cards,
-    certificate_section,
-    groups_section,
-    plots_section,
-    warnings_section,
-)
+from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.figures import best_figure, front_figure
-from autoprune.service.comparisons.result import ComparisonResult
 from autoprune.service.comparisons.sections import (
     milestones_section,
     pairs_section,
@@ -23,9 +13,19 @@ from autoprune.service.comparisons.sections import (
     runs_section,
     verdict_section,
 )
-from autoprune.service.curves import evaluations, seconds
-from autoprune.service.report import amc_plots
-from autoprune.service.wording import QUANTITY_LABELS, best_outcome, duration, metric, model_name
+from autoprune.service.reports.figures import Figure, kept_figure
+from autoprune.service.reports.job_report import amc_plots
+from autoprune.service.reports.page import page
+from autoprune.service.reports.sections import (
+    artifacts_section,
+    cards,
+    certificate_section,
+    groups_section,
+    plots_section,
+    warnings_section,
+)
+from autoprune.service.results.curves import evaluations, seconds
+from autoprune.service.results.wording import QUANTITY_LABELS, best_outcome, duration, metric, model_name
 
 
 def write_report(result: ComparisonResult, path: Path) -> None:

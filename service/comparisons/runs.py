@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from autoprune.search.policies import WITHOUT_SEED
-from autoprune.service.comparisons.spec import ComparisonSpec
-from autoprune.service.job import Job
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.pipeline.job import Job
 
 
 class Run(NamedTuple):

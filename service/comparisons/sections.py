@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from html import escape
 
-from autoprune.service._report_html import section, table
-from autoprune.service.comparisons.result import ComparisonResult, MilestoneView, RunView
+from autoprune.service.comparisons.comparison_result import ComparisonResult, MilestoneView, RunView
 from autoprune.service.comparisons.words import ends_text, groups_text, interval_text, p_text, proposals_text
-from autoprune.service.wording import QUANTITY_LABELS, duration, metric, percent
+from autoprune.service.reports.html import section, table
+from autoprune.service.results.wording import QUANTITY_LABELS, duration, metric, percent
 
 
 def verdict_section(result: ComparisonResult) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.service.comparisons.result import (
+from autoprune.service.comparisons.comparison_result import (
     FrontPoint,
     IntervalView,
     MilestoneView,
@@ -17,9 +17,9 @@ from autoprune.service.comparisons.result import (
     RunView,
 )
 from autoprune.service.comparisons.statistics import interval, mcnemar, paired_t, wilcoxon
-from autoprune.service.curves import Clock, Curve, best_so_far, mean_value
-from autoprune.service.result import ScoresView
-from autoprune.service.wording import Metric
+from autoprune.service.results.curves import Clock, Curve, best_so_far, mean_value
+from autoprune.service.results.job_result import ScoresView
+from autoprune.service.results.wording import Metric
 
 
 def by_policy(runs: Iterable[RunView]) -> dict[str, list[RunView]]:

@@ -4,8 +4,8 @@ import csv
 import io
 from collections.abc import Mapping
 
-from autoprune.service.comparisons.result import ComparisonResult, RunView
-from autoprune.service.result import ScoresView
+from autoprune.service.comparisons.comparison_result import ComparisonResult, RunView
+from autoprune.service.results.job_result import ScoresView
 
 
 def csv_text(result: ComparisonResult) -> str:

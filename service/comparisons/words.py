@@ -2,8 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from autoprune.service.comparisons.result import ComparisonResult, IntervalView, MilestoneView, PairView, PolicyView
-from autoprune.service.wording import duration, listed, metric, percent, remarks
+from autoprune.service.comparisons.comparison_result import (
+    ComparisonResult,
+    IntervalView,
+    MilestoneView,
+    PairView,
+    PolicyView,
+)
+from autoprune.service.results.wording import duration, listed, metric, percent, remarks
 
 #: Against which all others are held.
 BASELINE = "uniform"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from autoprune.formats.onnx_export import export_onnx
-from autoprune.service.demo_network import demo_network
+from autoprune.service.cli.demo_network import demo_network
 
 
 def test_the_documented_agent_can_be_trained(root: Path, tmp_path: Path) -> None:

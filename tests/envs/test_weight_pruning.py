@@ -20,7 +20,7 @@ from autoprune.network.layers import PRODUCERS
 from autoprune.network.network import Network, network_of
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.weight_problem import weight_pruning_problem
-from autoprune.service.demo_network import SEED, train_demo_network
+from autoprune.service.cli.demo_network import SEED, train_demo_network
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from autoprune.latency_tables.unit import Unit
 from autoprune.latency_tables.width_grid import WidthGrid
 from autoprune.latency_tables.work import WholeNetwork, Work
 from autoprune.network.network import Network
-from autoprune.service.device_kit import KitOptions, pack_kit
+from autoprune.service.devices.kit import KitOptions, pack_kit
 from autoprune.zoo.registry import build
 from tests.components import missing
 from tests.service.live_service import tiny_onnx

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from autoprune.service.comparisons.comparison_result import ComparisonResult, RunView
 from autoprune.service.comparisons.proposals import proposals_view
-from autoprune.service.comparisons.result import ComparisonResult, RunView
 from autoprune.service.comparisons.summary import by_policy, front, milestones, pair_views, policy_view
 from autoprune.service.comparisons.words import verdicts
-from autoprune.service.curves import evaluations, seconds
-from autoprune.service.result import JobResult, TrialView
-from autoprune.service.wording import metric
+from autoprune.service.results.curves import evaluations, seconds
+from autoprune.service.results.job_result import JobResult, TrialView
+from autoprune.service.results.wording import metric
 from tests.service.result_samples import outcome, sample_result, scores
 
 #: Report images.

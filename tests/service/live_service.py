@@ -21,8 +21,8 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from autoprune.service.api import create_app
-from autoprune.service.server import listen
+from autoprune.service.rest.api import create_app
+from autoprune.service.rest.server import listen
 from autoprune.service.settings import Settings
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -96,7 +96,7 @@ def in_thread(settings: Settings) -> Iterator[Live]:
 @contextlib.contextmanager
 def in_process(settings: Settings) -> Iterator[tuple[Live, "subprocess.Popen[str]"]]:
     """Serve from a process of its own, which the test may kill."""
-    script = "from autoprune.service.server import serve; serve(port=0, ready=lambda url: print(url, flush=True))"
+    script = "from autoprune.service.rest.server import serve; serve(port=0, ready=lambda url: print(url, flush=True))"
     environment = {**os.environ, "AUTOPRUNE_HOME": str(settings.home), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script]
     with (settings.home.parent / "service.log").open("a") as log:

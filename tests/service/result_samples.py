@@ -2,7 +2,7 @@
 
 import random
 
-from autoprune.service.result import GroupView, JobResult, PolicyOutcome, ScoresView, TrialView
+from autoprune.service.results.job_result import GroupView, JobResult, PolicyOutcome, ScoresView, TrialView
 
 UNPRUNED = {"macs": 412_672, "params": 21_418, "bytes": 85_672}
 LIMITS = {"macs": 206_336}

@@ -26,7 +26,7 @@ from autoprune.pruningnet.pruningnet import PruningNet
 from autoprune.pruningnet.settings import PruningNetSettings, distilled, from_scratch
 from autoprune.pruningnet.training import check_memory, train_pruningnet
 from autoprune.pruningnet.widths import random_plan
-from autoprune.service.demo_network import train_demo_network
+from autoprune.service.cli.demo_network import train_demo_network
 from tests.autoprune.pruningnet import killed_training
 from tests.autoprune.pruningnet.killed_training import STEPS, digest, run
 from tests.search.small_problems import real_splits, small_problem

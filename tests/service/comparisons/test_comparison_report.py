@@ -6,8 +6,8 @@ import re
 import pytest
 from plotly.graph_objects import Figure
 
+from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.report import figures, render_report
-from autoprune.service.comparisons.result import ComparisonResult
 from tests.service.comparison_samples import sample_comparison
 from tests.service.pages import HOSTILE, Page
 

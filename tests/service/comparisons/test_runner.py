@@ -18,13 +18,13 @@ from autoprune.certificate import file_sha256
 from autoprune.errors import Cancelled, SearchError
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.journal import Journal
-from autoprune.service.amc_options import AGENT_ARTIFACT
-from autoprune.service.comparisons.result import ComparisonResult, RunView
-from autoprune.service.comparisons.runner import run_comparison
+from autoprune.service.cli.demo_network import train_demo_network
+from autoprune.service.comparisons.comparison_result import ComparisonResult, RunView
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.runs import Run, runs_of
-from autoprune.service.comparisons.spec import ComparisonSpec
-from autoprune.service.demo_network import train_demo_network
-from autoprune.service.spec import Progress, SpecError, read_as
+from autoprune.service.specs.amc_options import AGENT_ARTIFACT
+from autoprune.service.specs.job_spec import Progress, SpecError, read_as
 
 EVALUATIONS = 10
 SEEDS = 2
@@ -177,7 +177,7 @@ def test_killed_and_run_again_gives_the_same_result(
     """The command line is killed with SIGKILL while it searches with the second seed."""
     result, folder = comparison
     command = [
-        sys.executable, "-m", "autoprune.service.cli", "compare", str(model), "--data", "digits", "--budget",
+        sys.executable, "-m", "autoprune.service.cli.app", "compare", str(model), "--data", "digits", "--budget",
         "macs=50%", "--policy", "exact", "--policy", "amc", "--seeds", str(SEEDS), "--evaluations", str(EVALUATIONS),
         "--fit-images", "300", "--search-images", "200", "--report-images", "200", "--no-refit", "--amc-experience",
         "--seed", "3", "--output", str(tmp_path),

@@ -5,11 +5,11 @@ import math
 import pytest
 from scipy import stats
 
+from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.proposals import proposals_view
-from autoprune.service.comparisons.result import ComparisonResult
 from autoprune.service.comparisons.summary import front, milestones
 from autoprune.service.comparisons.table import csv_text
-from autoprune.service.curves import evaluations, seconds
+from autoprune.service.results.curves import evaluations, seconds
 from tests.service.comparison_samples import IMAGES, run, sample_comparison
 
 

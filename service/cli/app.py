@@ -1,0 +1,298 @@
+"""The command line. Heavy imports happen inside the commands, so that help and errors are instant."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.cli import options as opt
+from autoprune.service.cli.device import device_app
+
+DEFAULT_PORT = 8765
+
+
+class _Commands(TyperGroup):
+    """Commands whose user errors are one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as in the base class
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except Cancelled as error:
+            typer.echo(f"stopped: {_one_line(error)}", err=True)
+            raise typer.Exit(130) from None
+        except AutopruneError as error:
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A trained CNN and a hard budget in, a smaller certified ONNX network out.",
+)
+
+app.add_typer(device_app, name="device")
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 for user errors, 130 when interrupted, 1 for defects (with traceback)."""
+    app()
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _print_version(asked: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if asked:
+        typer.echo(f"autoprune {version('autoprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take what all commands share."""
+
+
+@app.command()
+def inspect(
+    ctx: typer.Context,
+    model: opt.Model,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    budget: opt.OptionalBudget = None,
+    device: opt.Device = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Take the device's table of int8 networks.")] = False,
+    include_residual: opt.IncludeResidual = False,
+    round_to: opt.RoundTo = 1,
+    max_ratio: opt.MaxRatio = 0.9,
+    as_json: opt.Json = False,
+) -> None:
+    """Show what can be pruned in a network, and how far; nothing is changed and no images are needed."""
+    from autoprune.service.cli.inspect import run_inspect
+
+    run_inspect(ctx.params)
+
+
+@app.command()
+def search(
+    ctx: typer.Context,
+    model: opt.Model,
+    dataset: opt.Data,
+    budget: opt.Budget,
+    device: opt.Device = None,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    report_dataset: opt.ReportData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    report_images: opt.ReportImages = None,
+    normalization: opt.Normalization = None,
+    policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
+    evaluations: opt.Evaluations = 100,
+    warm_start: opt.WarmStart = False,
+    continue_from: opt.ContinueFrom = None,
+    front_least: opt.FrontLeast = None,
+    front_points: opt.FrontPoints = None,
+    screening_images: opt.ScreeningImages = None,
+    short_term_steps: opt.ShortTermSteps = 0,
+    netadapt_rule: opt.NetadaptRule = "official",
+    amc_reward: opt.AmcReward = None,
+    amc_warmup_episodes: opt.AmcWarmupEpisodes = None,
+    amc_parallel_episodes: opt.AmcParallelEpisodes = None,
+    amc_fill: opt.AmcFill = None,
+    amc_free_episodes: opt.AmcFreeEpisodes = None,
+    amc_stop_early: opt.AmcStopEarly = None,
+    amc_experience: opt.AmcExperience = False,
+    amc_agent: opt.AmcAgent = None,
+    amc_tensorboard: opt.AmcTensorboard = False,
+    pruningnet_epochs: opt.PruningnetEpochs = None,
+    pruningnet_images: opt.PruningnetImages = None,
+    pruningnet_from_scratch: opt.PruningnetFromScratch = False,
+    pruningnet_audit_plans: opt.PruningnetAuditPlans = None,
+    criterion: opt.Criterion = "obs",
+    reconstruction: opt.Reconstruction = True,
+    refit: opt.Refit = True,
+    round_to: opt.RoundTo = 1,
+    max_ratio: opt.MaxRatio = 0.9,
+    include_residual: opt.IncludeResidual = False,
+    seed: opt.Seed = 0,
+    precision: opt.Precision = "auto",
+    finetune_epochs: opt.FinetuneEpochs = 0,
+    optimizer: opt.Optimizer = "relative-adamw",
+    learning_rate: opt.LearningRate = 0.003,
+    weight_decay: opt.WeightDecay = 5e-4,
+    momentum: opt.Momentum = 0.9,
+    batch_size: opt.BatchSize = 64,
+    label_smoothing: opt.LabelSmoothing = 0.0,
+    distillation: opt.Distillation = 1.0,
+    temperature: opt.Temperature = 4.0,
+    hints: opt.Hints = 10.0,
+    freeze_batchnorm: opt.FreezeBatchnorm = True,
+    augment: opt.Augment = True,
+    flip: opt.Flip = True,
+    output: opt.Output = None,
+    int8: opt.Int8 = False,
+    opset: opt.Opset = 18,
+    threads: opt.Threads = 1,
+    workers: opt.Workers = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Search how much to prune in every layer, recover the network, export it and certify the budget.
+
+    Ctrl-C is safe: the same command again goes on where it stopped.
+    """
+    from autoprune.service.cli.search import run_search_command
+
+    run_search_command(ctx.params)
+
+
+@app.command("what-if")
+def what_if(
+    folder: Annotated[Path, typer.Argument(help="Folder of a search.", metavar="FOLDER")],
+    budgets: opt.Budgets,
+    as_json: opt.Json = False,
+) -> None:
+    """Predict what other budgets would cost, with an interval, from what a search in FOLDER has evaluated.
+
+    No network is run and no image is read: the answer takes less than a second.
+    """
+    from autoprune.service.cli.what_if import run_what_if
+
+    run_what_if(folder, budgets, as_json=as_json)
+
+
+@app.command()
+@opt.options_of(
+    search,
+    policies=(opt.Policies, ["uniform", "random", "sensitivity", "exact"]),
+    seed=(opt.DealingSeed, 0),
+    seeds=(opt.Seeds, 3),
+)
+def compare(ctx: typer.Context, **_: object) -> None:
+    """Search with several policies over several seeds, and say who beats whom, by how much, and how surely.
+
+    Uniform, random and sensitivity always take part. Ctrl-C is safe: the same command again goes on where it stopped.
+    """
+    from autoprune.service.cli.compare import run_compare_command
+
+    run_compare_command(ctx.params)
+
+
+@app.command()
+def finetune(
+    ctx: typer.Context,
+    model: opt.Model,
+    plan: opt.Plan,
+    dataset: opt.Data,
+    output: opt.OutputFolder,
+    pruned_weights: opt.PrunedWeights = None,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    report_dataset: opt.ReportData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    report_images: opt.ReportImages = None,
+    normalization: opt.Normalization = None,
+    seed: opt.Seed = 0,
+    finetune_epochs: opt.Epochs = 10,
+    optimizer: opt.Optimizer = "relative-adamw",
+    learning_rate: opt.LearningRate = 0.003,
+    weight_decay: opt.WeightDecay = 5e-4,
+    momentum: opt.Momentum = 0.9,
+    batch_size: opt.BatchSize = 64,
+    label_smoothing: opt.LabelSmoothing = 0.0,
+    distillation: opt.Distillation = 1.0,
+    temperature: opt.Temperature = 4.0,
+    hints: opt.Hints = 10.0,
+    freeze_batchnorm: opt.FreezeBatchnorm = True,
+    augment: opt.Augment = True,
+    flip: opt.Flip = True,
+    opset: opt.Opset = 18,
+    threads: opt.Threads = 1,
+    as_json: opt.Json = False,
+) -> None:
+    """Train a pruned network further, with the original MODEL as teacher, and export it again.
+
+    Use the seed and image options of the search, so that no image of its search and report splits is trained on.
+    """
+    from autoprune.service.cli.finetune import run_finetune
+
+    run_finetune(ctx.params)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    model: opt.Model,
+    plan: opt.Plan,
+    output: opt.OutputFile,
+    pruned_weights: opt.PrunedWeights = None,
+    weights: opt.Weights = None,
+    architecture: opt.Architecture = None,
+    num_classes: opt.NumClasses = None,
+    input_shape: opt.InputShape = None,
+    int8: opt.ExportInt8 = False,
+    dataset: opt.OptionalData = None,
+    fit_images: opt.FitImages = None,
+    search_images: opt.SearchImages = None,
+    normalization: opt.Normalization = None,
+    seed: opt.Seed = 0,
+    opset: opt.Opset = 18,
+    as_json: opt.Json = False,
+) -> None:
+    """Write a pruned network as ONNX: the original MODEL, a plan and weights in, a checked file out.
+
+    With --int8 and images, also an int8 file beside it, calibrated on fit images, both scored on search images.
+    """
+    from autoprune.service.cli.export import run_export
+
+    run_export(ctx.params)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo"),
+) -> None:
+    """Train a small network on handwritten digits, prune it through the service, and show what came out (a minute)."""
+    from autoprune.service.cli.demo import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
+    from autoprune.service.rest.server import serve as run_server
+
+    run_server(host, port, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+
+
+if __name__ == "__main__":
+    main()

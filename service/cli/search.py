@@ -1,0 +1,144 @@
+"""The command ``search``: one whole job in this process."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autoprune.errors import Cancelled
+from autoprune.service.cli.console import ProgressBars, print_result, stderr, stdout, stop_on_interrupt
+from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
+from autoprune.service.locks import held
+from autoprune.service.pipeline.run import RESULT, run_job
+from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+
+#: The settings of the job in a folder, beside its results.
+SPEC_FILE = "job.json"
+
+#: What a finished job, or comparison, leaves.
+RESULTS = (RESULT, COMPARISON)
+
+_Spec = TypeVar("_Spec", bound=JobSpec, contravariant=True)
+_Result = TypeVar("_Result", covariant=True)
+
+
+def run_search_command(params: Mapping[str, object]) -> None:
+    """Run the command on its parameters.
+
+    Raises:
+        AutopruneError: Bad input, an infeasible budget, or an interruption (:class:`Cancelled`).
+
+    """
+    spec = read_spec(spec_values(params))
+    directory = chosen_folder(params, default_folder(spec))
+    result = run_in_folder(spec, directory, run_job)
+    if params["as_json"]:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        print_result(stdout(), result, directory)
+
+
+class _Run(Protocol[_Spec, _Result]):
+    """Runs a job, or a comparison, in a folder."""
+
+    def __call__(
+        self,
+        spec: _Spec,
+        directory: Path,
+        *,
+        progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> _Result:
+        """Return its result."""
+        ...
+
+
+def run_in_folder(spec: _Spec, directory: Path, run: _Run[_Spec, _Result]) -> _Result:
+    """Run a job, or a comparison, alone in its folder, with progress on stderr.
+
+    Raises:
+        AutopruneError: Bad input, an infeasible budget, or an interruption (:class:`Cancelled`).
+
+    """
+    console = stderr()
+    make_folder(directory)
+    try:
+        with held(directory / ".lock") as alone, stop_on_interrupt(console) as should_stop:
+            if not alone:
+                raise CommandError(
+                    f"--output {directory}: another search is running there; wait for it or choose another"
+                )
+            note_settings(directory, spec, console)
+            with ProgressBars(console) as bars:
+                return run(spec, directory, progress=bars, should_stop=should_stop)
+    except (KeyboardInterrupt, Cancelled):
+        console.print(resume_hint(directory), soft_wrap=True)
+        raise
+
+
+def chosen_folder(params: Mapping[str, object], default: Path) -> Path:
+    """Return the folder that the user named, or the default one."""
+    chosen = params["output"]
+    return default if chosen is None else Path(str(chosen))
+
+
+def resume_hint(directory: Path) -> str:
+    """Say how to go on with a job that was interrupted."""
+    return f"what was evaluated is kept in {escape(str(directory))}: run the same command again to go on"
+
+
+def default_folder(spec: JobSpec) -> Path:
+    """Return the folder of a job for which the user named none: one for every model and budget."""
+    budget = re.sub(r"[^A-Za-z0-9.]+", "-", spec.budget).strip("-")
+    return Path("runs") / f"{Path(spec.model).stem}-{budget}"
+
+
+def make_folder(directory: Path) -> None:
+    """Make the folder of a job.
+
+    Raises:
+        CommandError: It cannot be made or written.
+
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ".lock").touch()
+    except OSError as error:
+        raise CommandError(f"--output {directory}: cannot write there ({error.strerror})") from error
+
+
+def note_settings(directory: Path, spec: JobSpec, console: Console) -> None:
+    """Note the settings of a job in its folder; say so where an unfinished job had others.
+
+    Raises:
+        CommandError: The folder holds the results of a job with other settings.
+
+    """
+    note = directory / SPEC_FILE
+    settings = spec.model_dump(mode="json")
+    try:
+        before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else settings
+    except ValueError:
+        before = {}
+    if not isinstance(before, dict):
+        before = {}
+    names = settings.keys() | before.keys()  # a comparison has settings that a search has not
+    changed = ", ".join(sorted(name for name in names if before.get(name) != settings.get(name)))
+    if changed and any((directory / name).exists() for name in RESULTS):
+        raise CommandError(
+            f"--output {directory}: holds the results of a job with other settings ({changed}); "
+            "choose another folder, or remove that one"
+        )
+    note.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    if changed:
+        console.print(
+            f"[yellow]note:[/] the unfinished job in {escape(str(directory))} had other settings ({changed}); "
+            "evaluations that still apply are reused",
+            soft_wrap=True,
+        )

@@ -1,0 +1,1 @@
+"""Devices that latency is measured on: their tables, kits and work."""

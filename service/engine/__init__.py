@@ -1,0 +1,1 @@
+"""Who runs jobs: the runner and its worker processes."""

@@ -1,0 +1,170 @@
+"""The process of one job: ``python -m autoprune.service.engine.worker <job id> <attempt>``, started by the runner."""
+
+import hashlib
+import logging
+import mimetypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.engine.job_inputs import resolve
+from autoprune.service.failure import kind_of
+from autoprune.service.locks import held
+from autoprune.service.settings import Settings
+from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.storage.device_records import DeviceRecords
+from autoprune.service.storage.file_store import FileStore
+from autoprune.service.storage.records import Records
+from autoprune.service.storage.tables import ArtifactRow, JobKind, JobState, Json
+
+#: Least time between two progress records of the same stage.
+PROGRESS_S = 0.25
+
+EXIT_STOPPED = 75
+_EXIT_LOCKED = 76
+_LOCK_S = 5.0
+
+if TYPE_CHECKING:
+    from autoprune.service.devices.work import DeviceTimer
+
+_log = logging.getLogger(__name__)
+
+
+def main(job_id: str, attempt: int) -> int:
+    """Run one attempt of a job and record its outcome; return the exit code of this process."""
+    threading.Thread(target=_die_with_service, name="lifeline", daemon=True).start()
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    settings = Settings.from_environment()
+    with held(settings.job_folder(job_id) / "worker.lock", wait_s=_LOCK_S) as locked:
+        if not locked:
+            _log.error("another process works on job %s", job_id)
+            return _EXIT_LOCKED
+        records = Records(settings.url)
+        try:
+            return _run(settings, records, job_id, attempt, stop)
+        finally:
+            records.close()
+
+
+def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> int:
+    """Run the pipeline; the job boundary: whatever goes wrong ends here, as the job's error."""
+    try:
+        _compute(settings, records, job_id, attempt, stop)
+    except Cancelled:
+        _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
+        return EXIT_STOPPED
+    except AutopruneError as error:
+        _log.error("job %s: %s", job_id, error)
+        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": kind_of(error), "detail": str(error)})
+        return 2
+    except Exception as error:
+        _log.exception("job %s: a defect", job_id)
+        detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
+        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": "defect", "detail": detail})
+        return 1
+    artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
+    records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+    return 0
+
+
+def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
+    """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
+    row, store = records.job(job_id), FileStore(settings.home / "store")
+    kind = ComparisonSpec if row.kind == JobKind.COMPARISON else JobSpec
+    resolved = resolve(kind.model_validate(row.spec), records, store, settings, job_id)
+    run = _pipeline(resolved)
+    os.chdir(settings.job_folder(job_id))
+    artifacts = Path("artifacts")
+    artifacts.mkdir(exist_ok=True)
+    progress = _ProgressWriter(records, job_id, attempt)
+    timer = _timer(resolved, records, store, stop)
+    run(artifacts, progress=progress, should_stop=stop.is_set, timer=timer)
+
+
+def _pipeline(spec: JobSpec) -> Callable[..., object]:
+    """Return what runs a spec; imports torch, so what fails without it should fail sooner."""
+    if isinstance(spec, ComparisonSpec):
+        from autoprune.service.comparisons.run import run_comparison
+
+        return partial(run_comparison, spec)
+    from autoprune.service.pipeline.run import run_job
+
+    return partial(run_job, spec)
+
+
+def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":
+    """Return what times files on the device of a job, if that device asks for work."""
+    from autoprune.service.devices.work import DeviceTimer, is_polling  # imports onnxruntime
+    from autoprune.service.pipeline.inputs import device_table
+
+    table = device_table(spec)
+    if table is None:
+        return None
+    devices, device = DeviceRecords(records), table.conditions.device  # of a table's id, too
+    if not is_polling(devices, device):
+        return None
+    return DeviceTimer(devices, store, device, table.conditions.precision, should_stop=stop.is_set)
+
+
+class _ProgressWriter:
+    """Writes progress into the job's record: every new stage, and within a stage a few times a second."""
+
+    def __init__(self, records: Records, job_id: str, attempt: int) -> None:
+        self._records, self._job_id, self._attempt = records, job_id, attempt
+        self._last: tuple[str, str | None, int | None] | None = None
+        self._next_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        stage = (progress.stage, progress.policy, progress.seed)
+        if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
+            return
+        self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
+        self._records.report(self._job_id, self._attempt, progress=_json(progress))
+
+
+def _json(progress: Progress) -> Json:
+    """Turn progress into its record."""
+    return progress.model_dump(mode="json")
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the artifacts in a folder by name: no hidden or temporary files, and not the journal."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        private = path.name.startswith(("journal.sqlite", ".")) or path.suffix == ".tmp"
+        if path.is_file() and not path.is_symlink() and not private:
+            yield name, path
+
+
+def _artifact(job_id: str, path: Path, name: str) -> ArtifactRow:
+    """Describe one artifact."""
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return ArtifactRow(job_id=job_id, name=name, sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
+
+
+def _die_with_service() -> None:
+    """Wait for the end of standard input, which the service holds open; then end this process and its children."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

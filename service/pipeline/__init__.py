@@ -1,0 +1,1 @@
+"""The steps of one job: load, search, recover, export, certify."""

@@ -1,0 +1,66 @@
+"""Requests are cut off while they arrive, before they fill memory or disk."""
+
+import time
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from autoprune.service.rest.problems import problem_response
+
+#: Largest request that is not an upload.
+MAX_DOCUMENT_BYTES = 2**20
+
+#: Form fields and boundaries around an uploaded file.
+FORM_OVERHEAD_BYTES = 2**16
+
+#: How long, and how much, a refused upload is still read and thrown away, so that its sender gets to read the answer.
+DRAIN_S = 10.0
+DRAIN_BYTES = 2**28
+
+
+class BodyLimit:
+    """ASGI middleware that answers 413 to bodies larger than allowed, announced or not."""
+
+    def __init__(self, app: ASGIApp, max_upload_bytes: int) -> None:
+        """Let uploads (multipart) have `max_upload_bytes`, everything else :data:`MAX_DOCUMENT_BYTES`."""
+        self._app = app
+        self._max_upload_bytes = max_upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its body counted."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        is_form = headers.get("content-type", "").startswith("multipart/")
+        limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_DOCUMENT_BYTES
+        detail = f"expected a request of at most {limit:,} bytes, found more; send less"
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > limit:
+            await _drain(receive)
+            response = problem_response(413, detail, kind="too-large-error", instance=scope["path"])
+            await response(scope, receive, send)
+            return
+        size_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal size_bytes
+            message = await receive()
+            size_bytes += len(message.get("body", b""))
+            if size_bytes > limit:
+                await _drain(receive)
+                raise HTTPException(413, detail)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what still comes, within limits."""
+    deadline, size_bytes = time.monotonic() + DRAIN_S, 0
+    while time.monotonic() < deadline and size_bytes < DRAIN_BYTES:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        size_bytes += len(message.get("body", b""))

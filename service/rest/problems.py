@@ -1,0 +1,125 @@
+"""Every error of the API as problem details (RFC 9457): what was expected, what was found, what to do."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DatabaseError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from autoprune.errors import AutopruneError
+from autoprune.service.failure import kind_of
+from autoprune.service.specs.job_spec import SpecError, problems_of
+from autoprune.service.storage.device_records import WorkStateError
+from autoprune.service.storage.file_store import StorageError, TooLargeError
+from autoprune.service.storage.records import JobStateError, NotFoundError
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+
+_STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    JobStateError: HTTPStatus.CONFLICT,
+    WorkStateError: HTTPStatus.CONFLICT,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    StorageError: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+
+class FieldProblem(BaseModel):
+    """One wrong value of a request."""
+
+    where: str = Field(examples=["body.max_ratio"])
+    expected: str = Field(examples=["Input should be less than 1"])
+    found: str = Field(examples=["1.5"])
+
+
+class Problem(BaseModel):
+    """Problem details as in RFC 9457."""
+
+    type: str = Field(examples=["urn:autoprune:problem:infeasible-budget-error"])
+    title: str = Field(examples=["Unprocessable Entity"])
+    status: int = Field(examples=[422])
+    detail: str = Field(
+        examples=["budget macs <= 1% cannot be reached: ..., the smallest reachable value is 1,000 (2%)"]
+    )
+    instance: str | None = Field(default=None, examples=["/v1/jobs"])
+    errors: list[FieldProblem] | None = None
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    *,
+    kind: str | None = None,
+    instance: str | None = None,
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return one problem; the text is ASCII, so that no input can make it unprintable."""
+    content: dict[str, Any] = {
+        "type": f"urn:autoprune:problem:{kind}" if kind else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if instance is not None:
+        content["instance"] = instance
+    if errors:
+        content["errors"] = list(errors)
+    return Response(json.dumps(content), status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error with problem details."""
+    app.add_exception_handler(AutopruneError, _on_user_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(DatabaseError, _on_database_error)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_user_error(request: Request, error: Exception) -> Response:
+    """Answer 4xx for what the user can change."""
+    assert isinstance(error, AutopruneError)
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY)
+    errors = error.problems if isinstance(error, SpecError) else ()
+    return problem_response(status, str(error), kind=kind_of(error), instance=request.url.path, errors=errors)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer 422 naming every wrong value."""
+    assert isinstance(error, RequestValidationError)
+    errors = problems_of(error.errors())
+    detail = "; ".join(f"{e['where']}: {e['expected']} (found {e['found']})" for e in errors[:5])
+    return problem_response(422, detail, kind="invalid-request", instance=request.url.path, errors=errors)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses: unknown paths, wrong methods, broken forms."""
+    assert isinstance(error, HTTPException)
+    detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
+    return problem_response(error.status_code, detail, instance=request.url.path, headers=error.headers)
+
+
+async def _on_database_error(request: Request, error: Exception) -> Response:
+    """Answer 503 while the records cannot be used."""
+    _log.error("the records cannot be used", exc_info=error)
+    detail = "the service's records cannot be used at the moment (disk full, locked or damaged); try again later"
+    return problem_response(
+        503, detail, kind="records-unavailable", instance=request.url.path, headers={"Retry-After": "5"}
+    )
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    """Answer 500 without details, which are in the log."""
+    _log.error("defect while answering %s %s", request.method, request.url.path, exc_info=error)
+    detail = "a defect of the service, not of your request; its log has the details"
+    return problem_response(500, detail, kind="defect", instance=request.url.path)

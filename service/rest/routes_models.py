@@ -1,0 +1,74 @@
+"""Models over REST."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Query, Response, UploadFile
+
+from autoprune.errors import ModelError
+from autoprune.network.network import Shape
+from autoprune.service.rest.dependencies import TheService, documented, only_fields
+from autoprune.service.rest.uploads import add_model
+from autoprune.service.rest.views import ModelView
+from autoprune.service.storage.tables import ModelRow
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_MAX_SIDE = 4096
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a model",
+    responses={200: {"model": ModelView, "description": "Known already"}, **documented(413, 422)},
+    dependencies=[Depends(only_fields("file", "architecture", "num_classes", "input_shape"))],
+)
+def post_model(
+    service: TheService,
+    response: Response,
+    file: Annotated[UploadFile, "ONNX, or safetensors for a named architecture"],
+    architecture: Annotated[str | None, Form(max_length=100, examples=["resnet56_cifar"])] = None,
+    num_classes: Annotated[int | None, Form(ge=1, le=1_000_000, examples=[10])] = None,
+    input_shape: Annotated[str | None, Form(max_length=40, examples=["3,32,32"])] = None,
+) -> ModelView:
+    """Check a model by reading it, and keep it: ONNX, or safetensors and the `architecture` that they belong to.
+
+    `num_classes` is for a zoo architecture; `input_shape` (`C,H,W`) also for ONNX files that leave it open. The same
+    upload again gives the same model, with status 200.
+    """
+    row, is_new = add_model(
+        service.settings,
+        service.records,
+        service.store,
+        file.file,
+        file.filename or "",
+        architecture=architecture,
+        num_classes=num_classes,
+        input_shape=None if input_shape is None else _shape(input_shape),
+    )
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/models/{row.id}"
+    return ModelView.of(row)
+
+
+@router.get("", summary="List models", responses=documented(422))
+def get_models(service: TheService, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[ModelView]:
+    """Return the newest models, newest first."""
+    return [ModelView.of(row) for row in service.records.all(ModelRow, limit=limit)]
+
+
+@router.get("/{model_id}", summary="Show a model", responses=documented(404))
+def get_model(service: TheService, model_id: str) -> ModelView:
+    """Return one model."""
+    return ModelView.of(service.records.find(ModelRow, model_id))
+
+
+def _shape(text: str) -> Shape:
+    """Read ``C,H,W``."""
+    parts = text.split(",")
+    sizes = tuple(int(part) for part in parts if part.strip().isascii() and part.strip().isdecimal())
+    if len(parts) != 3 or len(sizes) != 3 or not all(1 <= size <= _MAX_SIDE for size in sizes):
+        raise ModelError(
+            f"input_shape: expected channels,height,width, each from 1 to {_MAX_SIDE}, as in 3,32,32; found {text!r}"
+        )
+    return sizes

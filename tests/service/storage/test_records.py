@@ -1,0 +1,155 @@
+"""Guarded transitions, exactly-once claims, and records that other processes see."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.storage.records import JobStateError, NotFoundError, Records
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobState, ModelRow
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    records = Records(f"sqlite:///{tmp_path / 'records.sqlite'}", create=True)
+    yield records
+    records.close()
+
+
+def dataset(row_id: str, name: str = "a.npz") -> DatasetRow:
+    return DatasetRow(id=row_id, name=name, sha256="00", suffix=".npz", size_bytes=1, facts={"images": 3})
+
+
+def test_jobs_go_only_where_they_may(records: Records) -> None:
+    for source in JobState:
+        for target in JobState:
+            job_id = f"{source}-{target}"
+            records.add_job(job_id, {})
+            if source is not JobState.QUEUED:
+                assert records.move(job_id, JobState.RUNNING)
+                if source is not JobState.RUNNING:
+                    assert records.move(job_id, source)
+            allowed = source in target.sources
+            assert records.move(job_id, target) == allowed
+            assert records.job(job_id).state == (target if allowed else source)
+            assert (records.job(job_id).finished_at is not None) == JobState(records.job(job_id).state).is_final
+    assert [state for state in JobState if state.is_final] == ["succeeded", "failed", "cancelled"]
+
+
+def test_each_job_is_claimed_once_and_the_oldest_first(records: Records) -> None:
+    expected = [f"job{i}" for i in range(40)]
+    for job_id in expected:
+        records.add_job(job_id, {})
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [row.id for row in pool.map(lambda _: records.claim(), range(44)) if row is not None]
+    assert sorted(claimed) == sorted(expected)
+    assert records.claim() is None
+    records.add_job("later", {})
+    records.move("job7", JobState.QUEUED)
+    first = records.claim()
+    assert first is not None
+    assert (first.id, first.attempts) == ("job7", 2)
+
+
+def test_an_earlier_attempt_can_write_no_more(records: Records) -> None:
+    records.add_job("a", {})
+    records.claim()
+    records.report("a", 1, progress={"done": 1}, worker_pid=7)
+    records.move("a", JobState.QUEUED)
+    records.claim()
+    records.report("a", 1, progress={"done": 99}, worker_pid=8)
+    assert not records.move("a", JobState.SUCCEEDED, attempt=1)
+    row = records.job("a")
+    assert (row.state, row.progress, row.worker_pid) == ("running", {"done": 1}, None)
+    artifact = ArtifactRow(job_id="a", name="x/y", sha256="00", size_bytes=1, media_type="text/plain")
+    assert records.move("a", JobState.SUCCEEDED, attempt=2, artifacts=[artifact])
+    assert [row.name for row in records.artifacts("a")] == ["x/y"]
+
+
+def test_cancelling(records: Records) -> None:
+    for job_id in ("queued", "running", "done"):
+        records.add_job(job_id, {})
+    assert records.request_cancel("queued").state == "cancelled"
+    assert records.request_cancel("queued").state == "cancelled"
+    assert records.claim().id == "running"  # type: ignore[union-attr]
+    row = records.request_cancel("running")
+    assert (row.state, row.cancel_requested) == ("running", True)
+    records.claim()
+    records.move("done", JobState.SUCCEEDED)
+    with pytest.raises(JobStateError, match="succeeded already"):
+        records.request_cancel("done")
+    with pytest.raises(NotFoundError, match="no job has the id 'none'"):
+        records.request_cancel("none")
+
+
+def test_kinds_share_one_queue_and_are_told_apart(records: Records) -> None:
+    records.add_job("a", {})
+    records.add_job("b", {}, kind=JobKind.COMPARISON)
+    assert [row.id for row in records.jobs()] == ["b", "a"]
+    assert [row.id for row in records.jobs(kind=JobKind.COMPARISON)] == ["b"]
+    assert [records.claim().id, records.claim().id] == ["a", "b"]  # type: ignore[union-attr]
+    assert records.job("b", JobKind.COMPARISON).kind == records.job("b").kind == "comparison"
+    with pytest.raises(NotFoundError, match="no comparison has the id 'a'; GET /v1/comparisons"):
+        records.job("a", JobKind.COMPARISON)
+    with pytest.raises(NotFoundError, match="no job has the id 'b'"):
+        records.job("b", JobKind.SEARCH)
+
+
+def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    with closing(Records(url, create=True)) as records:
+        records.add_job("a", {"threads": 1})
+    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as connection:
+        connection.execute("ALTER TABLE jobs DROP COLUMN kind")
+    for _ in range(2):
+        with closing(Records(url, create=True)) as records:
+            assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
+
+
+def test_the_same_content_is_recorded_once(records: Records) -> None:
+    first, is_new = records.add(dataset("d1"))
+    again, is_new_again = records.add(dataset("d1", "other name.npz"))
+    assert (is_new, is_new_again, again.name) == (True, False, "a.npz")
+    assert first.created_at.tzinfo is not None
+    assert again.created_at == first.created_at
+    records.add(dataset("d2"))
+    assert [row.id for row in records.all(DatasetRow)] == ["d2", "d1"]
+    with pytest.raises(NotFoundError, match="no model has the id 'd1'"):
+        records.find(ModelRow, "d1")
+
+
+def test_other_connections_see_what_is_written(tmp_path: Path, records: Records) -> None:
+    records.add_job("a", {"threads": 2})
+    other = Records(f"sqlite:///{tmp_path / 'records.sqlite'}")
+    assert other.claim().spec == {"threads": 2}  # type: ignore[union-attr]
+    assert records.job("a").state == "running"
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://user:secret@host/db", "nosuch:///x"]
+)
+def test_only_sqlite_files_hold_records(url: str) -> None:
+    with pytest.raises(SettingsError, match="AUTOPRUNE_DB: expected") as caught:
+        Records(url, create=True)
+    assert "secret" not in str(caught.value)
+
+
+def test_damaged_records_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    path.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        Records(f"sqlite:///{path}", create=True)
+
+
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"AUTOPRUNE_HOME": str(tmp_path / "home")})
+    assert settings.url == f"sqlite:///{tmp_path / 'home' / 'autoprune.sqlite'}"
+    assert Settings.from_environment({"AUTOPRUNE_DB": "sqlite:////x/y"}).url == "sqlite:////x/y"
+    assert Settings.from_environment({}).home == Path.home() / ".local" / "share" / "autoprune"
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="AUTOPRUNE_HOME"):
+        Settings(tmp_path / "file" / "home").prepare()
