@@ -1,6 +1,8 @@
 """Requests are cut off while they arrive, before they fill memory or disk."""
 
+import re
 import time
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -22,10 +24,10 @@ DRAIN_BYTES = 2**28
 class BodyLimit:
     """ASGI middleware that answers 413 to bodies larger than allowed, announced or not."""
 
-    def __init__(self, app: ASGIApp, max_upload_bytes: int) -> None:
-        """Let uploads (multipart) have `max_upload_bytes`, everything else :data:`MAX_DOCUMENT_BYTES`."""
+    def __init__(self, app: ASGIApp, uploads: Mapping[str, int]) -> None:
+        """Let paths that match one of `uploads` have files of so many bytes, others :data:`MAX_DOCUMENT_BYTES`."""
         self._app = app
-        self._max_upload_bytes = max_upload_bytes
+        self._limits = [(re.compile(path), most + FORM_OVERHEAD_BYTES) for path, most in uploads.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body counted."""
@@ -33,8 +35,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        is_form = headers.get("content-type", "").startswith("multipart/")
-        limit = self._max_upload_bytes + FORM_OVERHEAD_BYTES if is_form else MAX_DOCUMENT_BYTES
+        limit = next((most for path, most in self._limits if path.fullmatch(scope["path"])), MAX_DOCUMENT_BYTES)
         detail = f"expected a request of at most {limit:,} bytes, found more; send less"
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > limit:

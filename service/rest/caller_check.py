@@ -1,0 +1,57 @@
+"""What a page of another site makes a browser send is refused: by DNS rebinding, by forms, by scripts."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from autoprune.service.rest.problems import problem_response
+
+#: Methods that change nothing.
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class CallerCheck:
+    """ASGI middleware that answers 403 unless a request is addressed to, and comes from, this machine.
+
+    The service listens on loopback addresses only. A browser on the same machine reaches them too, for any page that it
+    shows: under a name of that page's site which was made to resolve to 127.0.0.1 (then ``Host`` is that name), or
+    directly (then ``Origin`` names the site). Programs send no ``Origin``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Guard `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may be passed on."""
+        detail = _refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if detail is None:
+            await self._app(scope, receive, send)
+            return
+        response = problem_response(403, detail, kind="foreign-caller", instance=scope["path"])
+        await response(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> str | None:
+    """Return why a request is refused, or None."""
+    headers = Headers(scope=scope)
+    host = headers.get("host", "")
+    if not is_loopback(f"//{host}"):
+        return f"expected a request to 127.0.0.1, [::1] or localhost, found the Host {host[:200]!r}; use one of these"
+    origin = headers.get("origin")
+    if origin is None or scope.get("method") in SAFE_METHODS:
+        return None
+    if is_loopback(origin) and urlsplit(origin).netloc == host:
+        return None
+    return f"expected a request from this service's own pages or from a program, found the Origin {origin[:200]!r}"
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether the host of `url` is this machine, by an address of its own or as ``localhost``."""
+    try:
+        name = urlsplit(url).hostname
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False
