@@ -30,6 +30,16 @@ GRACE_S = 2.0
 
 POLL_S = 0.1
 
+#: Crashes of the whole service in mid-job after which that job is taken for their cause and does not run again.
+MOST_CRASHES = 4
+
+#: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`: nothing
+#: that could be a secret.
+PASSED = frozenset(
+    ("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
+)
+PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PYTHON", "TORCH_", "XDG_")
+
 #: How long a worker whose service died may take to notice.
 LEFTOVER_S = 5.0
 
@@ -140,8 +150,11 @@ class JobRunner:
     def _environment(self, row: JobRow) -> dict[str, str]:
         """Return the worker's environment: where the service's things are, and how many threads it may use."""
         threads = str(row.spec.get("threads", 1))
+        passed = {
+            name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)
+        }
         return {
-            **os.environ,
+            **passed,
             "AUTOPRUNE_HOME": str(self._settings.home),
             "AUTOPRUNE_DB": self._settings.database_url,
             "OMP_NUM_THREADS": threads,
@@ -162,13 +175,23 @@ class JobRunner:
         return _End.CANCELLED if self._records.job(row.id).cancel_requested else _End.BY_ITSELF
 
     def _adopt(self, row: JobRow) -> None:
-        """Queue a job again whose service died; its worker is dead, or about to be."""
+        """Queue a job again whose service died, unless it dies of it; its worker is dead, or about to be."""
         folder = self._settings.job_folder(row.id)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "worker.lock", wait_s=LEFTOVER_S) as is_dead:
             if not is_dead and row.worker_pid is not None:  # holds the lock, so the process number is still its own
                 _signal_group(row.worker_pid, signal.SIGKILL)
-        self._requeue(row)
+        crashes = self._records.count_crash(row.id, row.attempts)
+        if crashes < MOST_CRASHES:
+            self._requeue(row)
+            return
+        detail = (
+            f"the service ended {crashes} times while it ran this job, which is therefore not tried again: killed, or "
+            "out of memory; the job's worker.log says how far it came, a smaller model or fewer images may help"
+        )
+        error = {"type": "poisoned", "detail": detail}
+        if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=error):
+            _log.error("job %s: %s", row.id, detail)
 
     def _requeue(self, row: JobRow) -> None:
         """Let a job start again, unless somebody asked for its end meanwhile."""

@@ -57,7 +57,7 @@ class Records:
         try:
             if create:
                 Table.metadata.create_all(self._engine)
-                _add_kind(self._engine)
+                _add_columns(self._engine)
             with self._session() as session:
                 session.scalar(select(func.count()).select_from(JobRow))
         except DatabaseError as error:
@@ -174,6 +174,18 @@ class Records:
                 session.add_all(artifacts)
         return moved
 
+    def count_crash(self, job_id: str, attempt: int) -> int:
+        """Count that a running attempt ended with its service; return the crashes of the job so far.
+
+        Counted before the job may run again, in one statement: whoever kills the next service is known even then.
+        """
+        query = update(JobRow).where(
+            JobRow.id == job_id, JobRow.attempts == attempt, JobRow.state == JobState.RUNNING.value
+        )
+        with self._session.begin() as session:
+            session.execute(query.values(crashes=JobRow.crashes + 1))
+        return self.job(job_id).crashes
+
     def request_cancel(self, job_id: str) -> JobRow:
         """Cancel a queued job at once, or ask for the end of a running one; a job that ended stays as it is.
 
@@ -234,12 +246,16 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _add_kind(engine: Engine) -> None:
-    """Bring records up to date that were made before jobs had kinds; all of theirs are searches."""
-    columns = inspect(engine).get_columns(JobRow.__tablename__)
-    if all(column["name"] != JobRow.kind.key for column in columns):
-        with engine.begin() as connection:
-            connection.execute(text(f"ALTER TABLE jobs ADD COLUMN kind VARCHAR NOT NULL DEFAULT '{JobKind.SEARCH}'"))
+def _add_columns(engine: Engine) -> None:
+    """Bring records up to date that were made before jobs had kinds (all of theirs are searches) or crashes."""
+    known = {column["name"] for column in inspect(engine).get_columns(JobRow.__tablename__)}
+    for name, column in (
+        ("kind", f"VARCHAR NOT NULL DEFAULT '{JobKind.SEARCH}'"),
+        ("crashes", "INTEGER NOT NULL DEFAULT 0"),
+    ):
+        if name not in known:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {name} {column}"))
 
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:

@@ -122,6 +122,7 @@ class JobRow(Table):
     Attributes:
         kind: What it runs, and so what its spec is of.
         attempts: How often a worker was started; a worker of an earlier attempt may no longer write.
+        crashes: How many of these attempts ended with the service that ran them, killed or out of memory.
         worker_pid: Process of the attempt that runs now.
 
     """
@@ -138,6 +139,7 @@ class JobRow(Table):
     error: Mapped[Json | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_pid: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
@@ -189,6 +191,7 @@ class DeviceWorkRow(Table):
     result: Mapped[Json | None]
     error: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
     taken_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

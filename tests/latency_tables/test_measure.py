@@ -85,7 +85,7 @@ def test_time_that_other_work_had_the_processor_for_does_not_count(
     assert measure_onnx(path, input_shape=SHAPE, repeats=5, threads=2).median_ms > 50
 
 
-def test_files_are_run_in_turn_each_warmed_up_by_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_run_in_turn_each_warmed_up_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     real = onnxruntime.InferenceSession
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from sqlalchemy import update
 
+from autoprune.service.engine.runner import MOST_CRASHES
 from autoprune.service.engine.service import opened
 from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.rest.server import listen, serve
@@ -21,6 +23,7 @@ from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.storage.records import Records
+from autoprune.service.storage.tables import JobRow
 from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
 
 QUICK = {"dataset": "digits", "budget": "macs=50%", "policies": ["uniform"], "evaluations": 3, "fit_images": 200,
@@ -208,6 +211,33 @@ def test_jobs_outlive_a_service_that_is_killed_and_leave_no_process(tmp_path: Pa
     assert group_is_gone(second_pid, 0.1)  # this time the service ended in good order
     with contextlib.closing(Records(settings.url)) as records:
         assert [records.job(name).state for name in (job["id"], waiting["id"])] == ["queued", "queued"]
+
+
+def test_a_job_that_ends_the_service_every_time_fails_and_the_next_one_runs(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    with in_process(settings) as (live, service):
+        model = live.post_model(tiny_onnx()).json()["id"]
+        poisoned, waiting = live.submit(model=model, **ENDLESS), live.submit(model=model, **QUICK)
+        live.wait(poisoned["id"], training)
+        service.kill()
+        service.wait()
+    with contextlib.closing(Records(settings.url)) as records, records.sessions.begin() as session:
+        session.execute(update(JobRow).where(JobRow.id == poisoned["id"]).values(crashes=MOST_CRASHES - 1))  # before
+    with in_thread(settings) as live:
+        failed = live.finished(poisoned["id"])
+        assert (failed["state"], failed["attempts"], failed["error"]["type"]) == ("failed", 1, "poisoned")
+        assert f"ended {MOST_CRASHES} times" in failed["error"]["detail"]
+        assert live.finished(waiting["id"])["state"] == "succeeded"
+
+
+def test_a_job_does_not_see_the_secrets_of_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "seen")
+    with in_thread(Settings(tmp_path / "home")) as live:
+        job = live.submit(model=live.post_model(tiny_onnx()).json()["id"], **ENDLESS)
+        live.wait(job["id"], training)
+        variables = Path(f"/proc/{worker_pid(live, job['id'])}/environ").read_bytes()
+        assert b"PATH=" in variables
+        assert b"AWS_SECRET" not in variables
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.com", ""])  # noqa: S104 - to be refused

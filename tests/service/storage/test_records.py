@@ -104,6 +104,7 @@ def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
         records.add_job("a", {"threads": 1})
     with closing(sqlite3.connect(tmp_path / "records.sqlite")) as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN kind")
+        connection.execute("ALTER TABLE jobs DROP COLUMN crashes")
     for _ in range(2):
         with closing(Records(url, create=True)) as records:
             assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
