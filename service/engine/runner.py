@@ -96,15 +96,18 @@ class JobRunner:
         self._wake.set()
 
     def _run(self) -> None:
-        """Run jobs until told to stop; at first, and after a failure, see to jobs that say they run but do not."""
-        unsure = True
+        """Run jobs until told to stop; at first, and after a failure, see to jobs that say they run but do not.
+
+        Only at first did these jobs' service end: a failure of the disk or the database is no job's fault.
+        """
+        unsure, starts = True, True
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 if unsure:
                     for stray in self._records.jobs(state=JobState.RUNNING):
-                        self._adopt(stray)
-                    unsure = False
+                        self._adopt(stray, crashed=starts)
+                    unsure, starts = False, False
                 row = self._records.claim()
                 if row is not None:
                     self._run_job(row)
@@ -174,28 +177,28 @@ class JobRunner:
             time.sleep(POLL_S)
         return _End.CANCELLED if self._records.job(row.id).cancel_requested else _End.BY_ITSELF
 
-    def _adopt(self, row: JobRow) -> None:
-        """Queue a job again whose service died, unless it dies of it; its worker is dead, or about to be."""
+    def _adopt(self, row: JobRow, *, crashed: bool) -> None:
+        """Queue a job again that nobody runs; where its service `crashed` over it too often, fail it."""
         folder = self._settings.job_folder(row.id)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "worker.lock", wait_s=LEFTOVER_S) as is_dead:
             if not is_dead and row.worker_pid is not None:  # holds the lock, so the process number is still its own
                 _signal_group(row.worker_pid, signal.SIGKILL)
-        crashes = self._records.count_crash(row.id, row.attempts)
-        if crashes < MOST_CRASHES:
-            self._requeue(row)
+        crashes = row.crashes + crashed
+        if not crashed or crashes < MOST_CRASHES:
+            self._requeue(row, crashed=crashed)
             return
         detail = (
             f"the service ended {crashes} times while it ran this job, which is therefore not tried again: killed, or "
             "out of memory; the job's worker.log says how far it came, a smaller model or fewer images may help"
         )
         error = {"type": "poisoned", "detail": detail}
-        if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=error):
+        if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=error, crashed=True):
             _log.error("job %s: %s", row.id, detail)
 
-    def _requeue(self, row: JobRow) -> None:
+    def _requeue(self, row: JobRow, *, crashed: bool = False) -> None:
         """Let a job start again, unless somebody asked for its end meanwhile."""
-        if self._records.move(row.id, JobState.QUEUED, attempt=row.attempts):
+        if self._records.move(row.id, JobState.QUEUED, attempt=row.attempts, crashed=crashed):
             _log.warning("job %s: queued again after attempt %d", row.id, row.attempts)
             if self._records.job(row.id).cancel_requested:
                 self._records.request_cancel(row.id)

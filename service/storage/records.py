@@ -157,14 +157,18 @@ class Records:
         attempt: int | None = None,
         error: Json | None = None,
         artifacts: Sequence[ArtifactRow] = (),
+        crashed: bool = False,
     ) -> bool:
         """Move a job to `state` with its error or artifacts, if it may go there; return whether it did.
 
         With `attempt`, only while that attempt is the job's latest. Of several who try to finish a job, one wins.
+        `crashed` counts the attempt as one that ended with its service, in the same statement: never twice.
         """
         values: Json = {"state": state.value, "worker_pid": None, "error": error}
         if state.is_final:
             values["finished_at"] = now()
+        if crashed:
+            values["crashes"] = JobRow.crashes + 1
         query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_([source.value for source in state.sources]))
         if attempt is not None:
             query = query.where(JobRow.attempts == attempt)
@@ -173,18 +177,6 @@ class Records:
             if moved:
                 session.add_all(artifacts)
         return moved
-
-    def count_crash(self, job_id: str, attempt: int) -> int:
-        """Count that a running attempt ended with its service; return the crashes of the job so far.
-
-        Counted before the job may run again, in one statement: whoever kills the next service is known even then.
-        """
-        query = update(JobRow).where(
-            JobRow.id == job_id, JobRow.attempts == attempt, JobRow.state == JobState.RUNNING.value
-        )
-        with self._session.begin() as session:
-            session.execute(query.values(crashes=JobRow.crashes + 1))
-        return self.job(job_id).crashes
 
     def request_cancel(self, job_id: str) -> JobRow:
         """Cancel a queued job at once, or ask for the end of a running one; a job that ended stays as it is.

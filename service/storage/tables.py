@@ -191,7 +191,6 @@ class DeviceWorkRow(Table):
     result: Mapped[Json | None]
     error: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)
-    crashes: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
     taken_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -210,6 +210,8 @@ def test_jobs_outlive_a_service_that_is_killed_and_leave_no_process(tmp_path: Pa
         assert (again["state"], again["attempts"]) == ("running", 2)
     assert group_is_gone(second_pid, 0.1)  # this time the service ended in good order
     with contextlib.closing(Records(settings.url)) as records:
+        assert records.job(job["id"]).crashes == 1  # the kill alone
+    with contextlib.closing(Records(settings.url)) as records:
         assert [records.job(name).state for name in (job["id"], waiting["id"])] == ["queued", "queued"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.records import JobStateError, NotFoundError, Records
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobState, ModelRow
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobState, ModelRow, Table
 
 
 @pytest.fixture
@@ -108,6 +108,16 @@ def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
     for _ in range(2):
         with closing(Records(url, create=True)) as records:
             assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
+
+
+def test_only_jobs_count_crashes_and_each_attempt_once(records: Records) -> None:
+    records.add_job("a", {})
+    claimed = records.claim()
+    assert claimed is not None
+    moves = [records.move("a", JobState.QUEUED, attempt=1, crashed=True) for _ in range(4)]
+    assert (moves, records.job("a").crashes) == ([True, False, False, False], 1)
+    columns = {table.name for table in Table.metadata.sorted_tables if "crashes" in table.columns}
+    assert columns == {"jobs"}  # the only table that gets the column where it is missing
 
 
 def test_the_same_content_is_recorded_once(records: Records) -> None:
