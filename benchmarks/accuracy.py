@@ -7,14 +7,15 @@ job. Needs the CIFAR-10 zips and the reference networks. Jobs resume where they 
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from _log import log_progress
+
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
-from autoprune.service.specs.job_spec import Progress, read_spec
+from autoprune.service.specs.job_spec import read_spec
 
 
 def main() -> None:
@@ -66,13 +67,7 @@ def _job(arguments: argparse.Namespace, folder: Path, seed: int, evaluations: in
             "workers": arguments.workers,
         }
     )
-    return run_job(spec, folder, progress=_say)
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in twenty."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
+    return run_job(spec, folder, progress=log_progress)
 
 
 def _table(arguments: argparse.Namespace, rows: dict[int, list[JobResult]]) -> str:

@@ -8,19 +8,19 @@ cores, jobs resume where they were stopped. What is in the output folder already
 """
 
 import argparse
-import json
 import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from _log import log_progress
 from scipy.stats import t as student
 
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
-from autoprune.service.specs.job_spec import Progress, read_spec
+from autoprune.service.specs.job_spec import read_spec
 
 EVALUATORS = {"official": "l1", "ours": "obs"}
 
@@ -99,13 +99,7 @@ def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> 
         }
     )
     print(evaluator, job, seed, flush=True)  # noqa: T201 - a script's log
-    run_job(spec, folder, progress=_say)
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in twenty."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
+    run_job(spec, folder, progress=log_progress)
 
 
 def _page(arguments: argparse.Namespace, found: Mapping[tuple[str, str], Sequence[JobResult]]) -> str:

@@ -8,16 +8,17 @@ the CIFAR-10 zips and the reference networks. A comparison that was stopped goes
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from _log import log_progress
 
 from autoprune.service.comparisons.comparison_result import ComparisonResult, PolicyView
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.words import ends_text, interval_text
 from autoprune.service.results.wording import duration, metric, percent
-from autoprune.service.specs.job_spec import Progress, read_as
+from autoprune.service.specs.job_spec import read_as
 
 
 def main() -> None:
@@ -57,17 +58,11 @@ def main() -> None:
             "threads": arguments.threads,
         },
     )
-    result = run_comparison(spec, arguments.output / name, progress=_say)
+    result = run_comparison(spec, arguments.output / name, progress=log_progress)
     table = arguments.results / f"comparison-{name}.md"
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(_page(spec, result), encoding="utf-8")
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in twenty."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
 
 
 def _page(spec: ComparisonSpec, result: ComparisonResult) -> str:

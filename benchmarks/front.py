@@ -6,12 +6,13 @@ Needs the CIFAR-10 zips and the reference networks; takes minutes on two cores, 
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from _log import log_progress
 
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import FrontPoint, JobResult, PolicyOutcome, ScoresView
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
 
 
 def main() -> None:
@@ -46,16 +47,10 @@ def main() -> None:
             "refit": not arguments.no_refit,
         }
     )
-    result = run_job(spec, arguments.output, progress=_say)
+    result = run_job(spec, arguments.output, progress=log_progress)
     table = Path(__file__).parent / "results" / f"front-{Path(arguments.model).stem}.md"
     table.write_text(_table(result, spec), encoding="utf-8")
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in twenty."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
 
 
 def _table(result: JobResult, spec: JobSpec) -> str:

@@ -7,12 +7,13 @@ Needs the CIFAR-10 zips and the reference networks; takes an hour or more on two
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from _log import log_progress
 
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult, PolicyOutcome, ScoresView
-from autoprune.service.specs.job_spec import Progress, read_spec
+from autoprune.service.specs.job_spec import read_spec
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
             "threads": arguments.threads,
         }
     )
-    result = run_job(spec, arguments.output, progress=_say)
+    result = run_job(spec, arguments.output, progress=log_progress)
     settings = (
         f"{arguments.model}, {spec.budget}, {spec.search_images} search images, {spec.fit_images} fit images, "
         f"{spec.finetune_epochs} epoch(s) of fine-tuning with distillation, seed {spec.seed}"
@@ -63,12 +64,6 @@ def main() -> None:
     table.parent.mkdir(exist_ok=True)
     table.write_text(_table(result, settings), encoding="utf-8")
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in a hundred."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
 
 
 def _table(result: JobResult, settings: str) -> str:

@@ -8,17 +8,18 @@ networks were not trained on. Jobs resume where they were stopped.
 """
 
 import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from _log import log_progress
 
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.service.pipeline.inputs import load_inputs
 from autoprune.service.pipeline.job_files import EVIDENCE
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.what_if import BudgetView, WhatIfView, what_if
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _case(arguments: argparse.Namespace, folder: Path, seed: int) -> Case:
         }
     )
     if not (folder / "result.json").exists():
-        run_job(spec, folder, progress=_say)
+        run_job(spec, folder, progress=log_progress)
     budgets = [f"macs={share}%" for share in arguments.share or [70, 60, 40, 30]]
     started = time.process_time()
     view = what_if(folder / EVIDENCE, budgets)
@@ -85,19 +86,13 @@ def _case(arguments: argparse.Namespace, folder: Path, seed: int) -> Case:
 
 def _scores(spec: JobSpec, view: WhatIfView) -> tuple[float, ...]:
     """Evaluate the allocation that was assumed for each budget, as a search would."""
-    inputs = load_inputs(spec, _say)
+    inputs = load_inputs(spec, log_progress)
     evaluator = Evaluator(inputs.problem, inputs.splits.for_search(), precision=inputs.precision)
     plans = [
         inputs.problem.plan(inputs.problem.policy([answer.kept[name] for name in inputs.problem.names]))
         for answer in view.budgets
     ]
     return tuple(evaluator.evaluate(plan).objective for plan in plans)
-
-
-def _say(progress: Progress) -> None:
-    """Log one line in twenty."""
-    if progress.total == 0 or progress.done % max(1, progress.total // 20) == 0:
-        print(json.dumps(progress.model_dump()), flush=True)  # noqa: T201 - a script's log
 
 
 def _table(arguments: argparse.Namespace, cases: list[Case]) -> str:

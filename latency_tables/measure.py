@@ -91,7 +91,7 @@ def measure_side_by_side(
     """Time several ONNX files in turn (A B A B ...), so that slow drift of the machine hits all alike.
 
     Before every timed inference the same file is run once untimed: where the weights of all files together do not fit
-    the processor's cache, each would find it cold (ResNet-56 among 22 files: 12% slower than by itself).
+    the processor's cache, each would find it cold (ResNet-56 among 22 files: 12% slower than its table predicts).
 
     With one thread the clock is the processor time of the calling thread, where the system counts it finely: on a quiet
     machine the same as the time on the wall, on a busy one without the time that other work had the processor for (with

@@ -16,23 +16,15 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.report import write_report
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.comparisons.table import csv_text
+from autoprune.service.pipeline.delivery import exported, finalist_warnings, measured_outcomes, recovered
 from autoprune.service.pipeline.job import Job, pool_for, start_job
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result, write_text
 from autoprune.service.pipeline.recovery import Scorer
-from autoprune.service.pipeline.run import (
-    CHECKPOINTS,
-    REPORT,
-    exported,
-    finalist_warnings,
-    is_trained,
-    latency_check,
-    measured_outcomes,
-    recovered,
-    search_policy,
-)
+from autoprune.service.pipeline.run import REPORT
 from autoprune.service.pipeline.searchers import Found
+from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
 from autoprune.service.specs.job_spec import Progress

@@ -33,11 +33,8 @@ POLL_S = 0.1
 #: Crashes of the whole service in mid-job after which that job is taken for their cause and does not run again.
 MOST_CRASHES = 4
 
-#: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`: nothing
-#: that could be a secret.
-PASSED = frozenset(
-    ("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
-)
+#: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`.
+PASSED = frozenset(("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"))
 PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PYTHON", "TORCH_", "XDG_")
 
 #: How long a worker whose service died may take to notice.
@@ -184,7 +181,7 @@ class JobRunner:
         with held(folder / "worker.lock", wait_s=LEFTOVER_S) as is_dead:
             if not is_dead and row.worker_pid is not None:  # holds the lock, so the process number is still its own
                 _signal_group(row.worker_pid, signal.SIGKILL)
-        crashes = row.crashes + crashed
+        crashes = row.crashes + 1
         if not crashed or crashes < MOST_CRASHES:
             self._requeue(row, crashed=crashed)
             return

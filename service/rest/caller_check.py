@@ -26,7 +26,7 @@ class CallerCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may be passed on."""
-        detail = _refusal(scope) if scope["type"] in ("http", "websocket") else None
+        detail = _refusal(scope) if scope["type"] == "http" else None
         if detail is None:
             await self._app(scope, receive, send)
             return
@@ -38,20 +38,27 @@ def _refusal(scope: Scope) -> str | None:
     """Return why a request is refused, or None."""
     headers = Headers(scope=scope)
     host = headers.get("host", "")
-    if not is_loopback(f"//{host}"):
+    if not is_local(f"//{host}"):
         return f"expected a request to 127.0.0.1, [::1] or localhost, found the Host {host[:200]!r}; use one of these"
     origin = headers.get("origin")
     if origin is None or scope.get("method") in SAFE_METHODS:
         return None
-    if is_loopback(origin) and urlsplit(origin).netloc == host:
+    if is_local(origin) and urlsplit(origin).netloc == host:
         return None
     return f"expected a request from this service's own pages or from a program, found the Origin {origin[:200]!r}"
 
 
-def is_loopback(url: str) -> bool:
-    """Tell whether the host of `url` is this machine, by an address of its own or as ``localhost``."""
+def is_local(url: str) -> bool:
+    """Tell whether the host of `url` is this machine."""
     try:
-        name = urlsplit(url).hostname
-        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:  # no URL
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this machine: a loopback address or ``localhost``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

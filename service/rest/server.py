@@ -1,7 +1,6 @@
 """The HTTP server of the service."""
 
 import contextlib
-import ipaddress
 import signal
 import socket
 import threading
@@ -12,6 +11,7 @@ import uvicorn
 
 from autoprune.service.engine.service import opened
 from autoprune.service.rest.api import create_app
+from autoprune.service.rest.caller_check import is_loopback
 from autoprune.service.settings import DEFAULT_PORT, Settings, SettingsError
 
 
@@ -54,11 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     """
     address = "127.0.0.1" if host == "localhost" else host
-    try:
-        is_loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if not is_loopback(host):
         raise SettingsError(
             f"expected a loopback address (127.0.0.1, ::1 or localhost), found {host!r}: without access keys anybody "
             "who reaches the service could use it; use an SSH tunnel or a proxy that checks who asks"

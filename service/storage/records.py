@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateColumn
 
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
@@ -239,15 +240,15 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
 
 
 def _add_columns(engine: Engine) -> None:
-    """Bring records up to date that were made before jobs had kinds (all of theirs are searches) or crashes."""
-    known = {column["name"] for column in inspect(engine).get_columns(JobRow.__tablename__)}
-    for name, column in (
-        ("kind", f"VARCHAR NOT NULL DEFAULT '{JobKind.SEARCH}'"),
-        ("crashes", "INTEGER NOT NULL DEFAULT 0"),
-    ):
-        if name not in known:
-            with engine.begin() as connection:
-                connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {name} {column}"))
+    """Add the columns that these records, made by an older version, lack; each has a default in the database."""
+    known = inspect(engine)
+    for table in Table.metadata.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                added = CreateColumn(column).compile(engine)
+                with engine.begin() as connection:
+                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
 
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:

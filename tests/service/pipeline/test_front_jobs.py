@@ -4,6 +4,7 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 from plotly.graph_objects import Figure
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from autoprune.certificate import count_onnx, file_sha256
 from autoprune.errors import Cancelled, SearchError
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.search.searcher import Trial
 from autoprune.service.cli.app import app
 from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
@@ -179,8 +181,8 @@ def test_what_is_no_front_is_refused_before_anything_is_searched(model: Path, tm
 
 def test_exported_plans_are_spread_over_the_costs(job: tuple[JobResult, Path]) -> None:
     trials = [trial for trial in front_of(job[0]).trials if trial.number in front_of(job[0]).front]
-    front = sorted(trials, key=lambda trial: -trial.cost["macs"])
-    assert spread(front, "macs", 1000) == front  # type: ignore[arg-type, comparison-overlap]
-    assert spread(front, "macs", 1) == front[:1]  # type: ignore[arg-type, comparison-overlap]
-    assert spread(front, "macs", 2) == [front[0], front[-1]]  # type: ignore[arg-type, comparison-overlap]
+    front = cast("list[Trial]", sorted(trials, key=lambda trial: -trial.cost["macs"]))  # as a result keeps them
+    assert spread(front, "macs", 1000) == front
+    assert spread(front, "macs", 1) == front[:1]
+    assert spread(front, "macs", 2) == [front[0], front[-1]]
     assert spread([], "macs", 5) == []

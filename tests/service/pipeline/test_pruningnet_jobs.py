@@ -20,7 +20,8 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.inputs import load_inputs
 from autoprune.service.pipeline.job_files import EVIDENCE
-from autoprune.service.pipeline.run import CHECKPOINTS, run_job
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.pipeline.searching import CHECKPOINTS
 from autoprune.service.reports.job_report import render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from autoprune.service.rest.body_limit import MAX_DOCUMENT_BYTES
-from autoprune.service.rest.caller_check import is_loopback
+from autoprune.service.rest.caller_check import is_local
 from autoprune.service.settings import Settings
 from tests.service.live_service import Live, in_thread, tiny_onnx
 
@@ -58,7 +58,5 @@ def test_only_routes_that_take_files_take_large_bodies(live: Live) -> None:
 
 
 def test_hosts_that_are_this_machine() -> None:
-    assert all(map(is_loopback, ("http://localhost", "//127.0.0.1:80", "//[::1]", "//127.9.9.9")))
-    assert not any(
-        map(is_loopback, ("http://a", "//", "null", "", "//0.0.0.0", "//[", "http://localhost@evil.example"))
-    )
+    assert all(map(is_local, ("http://localhost", "//127.0.0.1:80", "//[::1]", "//127.9.9.9")))
+    assert not any(map(is_local, ("http://a", "//", "null", "", "//0.0.0.0", "//[", "http://localhost@evil.example")))

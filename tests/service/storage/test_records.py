@@ -117,7 +117,7 @@ def test_only_jobs_count_crashes_and_each_attempt_once(records: Records) -> None
     moves = [records.move("a", JobState.QUEUED, attempt=1, crashed=True) for _ in range(4)]
     assert (moves, records.job("a").crashes) == ([True, False, False, False], 1)
     columns = {table.name for table in Table.metadata.sorted_tables if "crashes" in table.columns}
-    assert columns == {"jobs"}  # the only table that gets the column where it is missing
+    assert columns == {"jobs"}
 
 
 def test_the_same_content_is_recorded_once(records: Records) -> None:
