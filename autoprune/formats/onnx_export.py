@@ -34,16 +34,34 @@ def export_onnx(
 ) -> None:
     """Write a canonical network, pruned or not, as an ONNX file for inference on batches of any size.
 
-    Batch norm is folded into convolutions where it can be; nodes and weights carry the names of the layers. The file
-    passes the full check of the onnx package and appears under `path` complete or not at all.
+    Batch norm is folded into convolutions where it can be. The file appears under `path` complete or not at all; its
+    folder must exist. Arguments and errors are those of :func:`onnx_bytes`.
+    """
+    content = onnx_bytes(module, input_shape=input_shape, opset=opset, input_name=input_name, output_name=output_name)
+    write_file(content, path)
+
+
+def onnx_bytes(
+    module: fx.GraphModule,
+    *,
+    input_shape: Shape,
+    opset: int = 17,
+    input_name: str = "image",
+    output_name: str = "logits",
+    fold: bool = True,
+) -> bytes:
+    """Return a canonical network, pruned or not, as the content of an ONNX file for inference on batches of any size.
+
+    Nodes and weights carry the names of the layers. The content passes the full check of the onnx package.
 
     Args:
         module: The network; not changed.
-        path: File to write or replace; its folder must exist.
         input_shape: Shape of one image without the batch, ``(C, H, W)``.
         opset: Version of the operator set, 13 to 20.
         input_name: Name of the input.
         output_name: Name of the output.
+        fold: Whether batch norm is folded into convolutions where it can be. Files that are pruned and trained on keep
+            it.
 
     Raises:
         UnsupportedOperatorError: A layer, or a form of it, that cannot be written.
@@ -57,12 +75,12 @@ def export_onnx(
         raise ExportError(f"input and output need different names, both are {input_name!r}")
     if any(layer.training for layer in module.modules()) or any(p.device.type != "cpu" for p in module.parameters()):
         module = copy.deepcopy(module).cpu().eval()
-    network = fold_batchnorm(network_of(module, input_shape))
-    model = _model(network, opset, input_name, output_name)
+    network = network_of(module, input_shape)
+    model = _model(fold_batchnorm(network) if fold else network, opset, input_name, output_name)
     if model.ByteSize() > MAX_BYTES:
         raise ExportError(f"the network takes {model.ByteSize():,} bytes as ONNX, at most {MAX_BYTES:,} are possible")
     onnx.checker.check_model(model, full_check=True)
-    write_file(model.SerializeToString(), path)
+    return bytes(model.SerializeToString())
 
 
 def onnx_size(module: fx.GraphModule, *, input_shape: Shape, opset: int = 17) -> int:

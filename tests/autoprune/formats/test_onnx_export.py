@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.costs.cost_model import cost_model
 from autoprune.errors import ExportError, UnsupportedOperatorError
-from autoprune.formats.onnx_export import OPSETS, export_onnx
+from autoprune.formats.onnx_export import OPSETS, export_onnx, onnx_bytes
 from autoprune.formats.onnx_import import import_onnx
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.layers import (
@@ -215,6 +215,22 @@ def test_networks_of_many_kinds_come_back_from_their_files(name: str, tmp_path: 
         with torch.no_grad():
             torch.testing.assert_close(again.module(images), network.module(images), atol=1e-5, rtol=1e-5)
         assert _cost(again) == _cost(network)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unfolded_files_keep_batch_norms_and_the_names_of_layers(name: str, tmp_path: Path) -> None:
+    network = randomise(trace(NETWORKS[name](), input_shape(name)), 7)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx_bytes(network.module, input_shape=network.input_shape, fold=False))
+    again = import_onnx(path)
+    images = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.module(images)
+        torch.testing.assert_close(again.module(images), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(_run(path, images), expected.numpy(), atol=1e-4)
+    weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d
+    names = [{key for key, layer in each.layers().items() if isinstance(layer, weighted)} for each in (again, network)]
+    assert names[0] == names[1]
 
 
 def _cost(network: Network) -> tuple[int, int]:
