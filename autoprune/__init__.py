@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from autoprune.pruning.plan import Plan
     from autoprune.pruning.policy import PruningPolicy
     from autoprune.pruning.surgery import prune
+    from autoprune.service.client.client import Client
+    from autoprune.service.client.errors import ClientError
 
 __all__ = [
     "AutopruneError",
     "Budget",
     "Certificate",
+    "Client",
+    "ClientError",
     "Network",
     "Plan",
     "PruningPolicy",
@@ -48,6 +52,8 @@ _DEFINED_IN = {
     "AutopruneError": "autoprune.errors",
     "Budget": "autoprune.costs.budget",
     "Certificate": "autoprune.certificate",
+    "Client": "autoprune.service.client.client",
+    "ClientError": "autoprune.service.client.errors",
     "Network": "autoprune.network.network",
     "Plan": "autoprune.pruning.plan",
     "PruningPolicy": "autoprune.pruning.policy",

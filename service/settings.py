@@ -11,6 +11,9 @@ MIB = 2**20
 
 DEFAULT_PORT = 8765
 
+#: Where a service is looked for if nobody names an address.
+DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+
 
 class SettingsError(AutopruneError):
     """The service cannot run as it is set up: unusable folder, database, address or limit."""

@@ -10,8 +10,7 @@ from typer.core import TyperGroup
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.cli import options as opt
 from autoprune.service.cli.device import device_app
-
-DEFAULT_PORT = 8765
+from autoprune.service.settings import DEFAULT_PORT
 
 
 class _Commands(TyperGroup):

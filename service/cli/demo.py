@@ -2,28 +2,32 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import httpx
 import torch
 from rich.console import Console
 from rich.markup import escape
 
 from autoprune.errors import AutopruneError
 from autoprune.formats.onnx_export import export_onnx
-from autoprune.service.cli.console import ProgressBars, print_comparison, stdout
+from autoprune.service.cli.console import print_comparison, stdout
 from autoprune.service.cli.demo_network import SEED, train_demo_network
+from autoprune.service.client.client import Client
+from autoprune.service.client.job import Job
+from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import best_outcome
 from autoprune.service.specs.job_spec import Progress
 
 #: What the demo asks of the service.
-JOB = {
+JOB: dict[str, Any] = {
     "dataset": "digits",
     "budget": "macs=50%",
     "policies": ["uniform", "sensitivity", "exact"],
@@ -39,14 +43,15 @@ START_TIMEOUT_S = 60.0
 
 
 class DemoError(AutopruneError):
-    """The demo could not be carried through: the service did not start, or the job failed."""
+    """The demo could not be carried through: its folder cannot be written, or the service did not start."""
 
 
 def run_demo(output: Path) -> JobResult:
     """Train a small network, prune it over REST, and leave everything in `output`.
 
     Raises:
-        DemoError: The folder cannot be written, the service does not start, or the job fails.
+        DemoError: The folder cannot be written, or the service does not start.
+        ClientError: The job fails.
 
     """
     started = time.monotonic()
@@ -59,10 +64,11 @@ def run_demo(output: Path) -> JobResult:
     model = _train(output, console)
     console.print("\n[bold]2. Start the service[/] and send it the network and a budget: half of the MACs")
     with _service(output / "service", console) as client:
-        job_id = _submit(client, model, console)
+        job = _submit(client, model, console)
         console.print("\n[bold]3. Search[/] how much to prune in every layer, fine-tune, export, certify")
-        _wait(client, job_id, console)
-        result = _download(client, job_id, output)
+        with ProgressBars(console) as bars:
+            job.wait(JOB_TIMEOUT_S, progress=bars)
+        result = _download(job, output)
     console.print("\n[bold]4. The result[/]")
     _show(console, result, output, time.monotonic() - started)
     return result
@@ -84,7 +90,7 @@ def _train(output: Path, console: Console) -> Path:
 
 
 @contextmanager
-def _service(home: Path, console: Console) -> Iterator[httpx.Client]:
+def _service(home: Path, console: Console) -> Iterator[Client]:
     """Run the service on a free port of this machine alone; yield a client for it; stop it at the end."""
     home.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "AUTOPRUNE_HOME": str(home.absolute()), "AUTOPRUNE_DB": ""}
@@ -95,7 +101,7 @@ def _service(home: Path, console: Console) -> Iterator[httpx.Client]:
     try:
         url = _await_start(process, log)
         console.print(f"   it answers at {url} and describes itself at {url}/docs")
-        with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
+        with Client(url) as client:
             yield client
     finally:
         process.terminate()
@@ -119,47 +125,20 @@ def _await_start(process: "subprocess.Popen[bytes]", log: Path) -> str:
     raise DemoError(f"the service did not start within {START_TIMEOUT_S:.0f} s; its log is {log}")
 
 
-def _submit(client: httpx.Client, model: Path, console: Console) -> str:
-    """Upload the model and submit the job; return the job's id."""
-    with model.open("rb") as file:
-        uploaded = _checked(client.post("/v1/models", files={"file": (model.name, file, "application/octet-stream")}))
-    model_id = str(uploaded.json()["id"])
-    job_id = str(_checked(client.post("/v1/jobs", json={"model": model_id, **JOB})).json()["id"])
-    console.print(f"   POST /v1/models  -> {model_id}\n   POST /v1/jobs    -> {job_id}")
-    return job_id
+def _submit(client: Client, model: Path, console: Console) -> Job:
+    """Upload the model and submit the job."""
+    uploaded = client.upload_model(model)
+    job = client.submit(uploaded, **JOB)
+    console.print(f"   POST /v1/models  -> {uploaded.id}\n   POST /v1/jobs    -> {job.id}")
+    return job
 
 
-def _wait(client: httpx.Client, job_id: str, console: Console) -> None:
-    """Show how far the job is until it ends."""
-    deadline = time.monotonic() + JOB_TIMEOUT_S
-    with ProgressBars(console) as bars:
-        while time.monotonic() < deadline:
-            job = _checked(client.get(f"/v1/jobs/{job_id}")).json()
-            if job["progress"] is not None:
-                bars(Progress.model_validate(job["progress"]))
-            if job["state"] == "succeeded":
-                bars(Progress(stage="done", done=1, total=1, message="", policy=None))
-                return
-            if job["state"] in ("failed", "cancelled"):
-                reason = (job["error"] or {}).get("detail", "no reason given")
-                raise DemoError(f"the job {job['state']}: {reason}")
-            time.sleep(0.2)
-    raise DemoError(f"the job did not end within {JOB_TIMEOUT_S:.0f} s")
-
-
-def _download(client: httpx.Client, job_id: str, output: Path) -> JobResult:
-    """Fetch every artifact into `output`; the best network's file also as ``model.onnx`` and so on."""
-    for item in _checked(client.get(f"/v1/jobs/{job_id}/artifacts")).json():
-        name = PurePosixPath(item["name"])
-        if name.is_absolute() or ".." in name.parts:
-            raise DemoError(f"the service offers a file outside its folder: {name}")
-        content = _checked(client.get(f"/v1/jobs/{job_id}/artifacts/{name}")).content
-        target = output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    result = JobResult.model_validate_json((output / "result.json").read_text(encoding="utf-8"))
+def _download(job: Job, output: Path) -> JobResult:
+    """Fetch every artifact into `output`; the best network's files also as ``model.onnx`` and so on."""
+    job.download(output)
+    result = job.result()
     for file in best_outcome(result).artifacts.values():
-        (output / PurePosixPath(file).name).write_bytes((output / file).read_bytes())
+        shutil.copyfile(output / file, output / PurePosixPath(file).name)
     return result
 
 
@@ -180,15 +159,3 @@ def _show(console: Console, result: JobResult, output: Path, seconds: float) -> 
     console.print(f"   autoprune inspect {escape(str(output / 'original.onnx'))}")
     console.print("   autoprune search YOUR_MODEL.onnx --data YOUR_IMAGES --budget macs=50%")
     console.print("   autoprune serve")
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """Return a response that is a success.
-
-    Raises:
-        DemoError: It is not; says what the service said.
-
-    """
-    if not response.is_success:
-        raise DemoError(f"the service answered {response.status_code}: {' '.join(response.text.split())[:500]}")
-    return response

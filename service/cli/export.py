@@ -20,12 +20,13 @@ from autoprune.costs.quantities import QUANTITIES
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
-from autoprune.service.cli.console import ProgressBars, stderr, stdout
+from autoprune.service.cli.console import stderr, stdout
 from autoprune.service.cli.inspect import load_model
 from autoprune.service.cli.options import CommandError, spec_values
 from autoprune.service.pipeline.inputs import load_splits
 from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer
+from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results import wording
 from autoprune.service.specs.job_spec import read_spec
 

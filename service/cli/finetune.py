@@ -16,7 +16,7 @@ from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
-from autoprune.service.cli.console import ProgressBars, stderr, stdout, stop_on_interrupt
+from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service.cli.inspect import load_model
 from autoprune.service.cli.options import CommandError, spec_values
@@ -24,6 +24,7 @@ from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job import PARITY_IMAGES
 from autoprune.service.pipeline.outcome import FILES, view
 from autoprune.service.pipeline.recovery import Scorer, finetuned
+from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results import wording
 from autoprune.service.results.job_result import ScoresView
 from autoprune.service.specs.job_spec import read_spec

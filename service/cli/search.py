@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from autoprune.errors import Cancelled
-from autoprune.service.cli.console import ProgressBars, print_result, stderr, stdout, stop_on_interrupt
+from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.options import CommandError, spec_values
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
 from autoprune.service.locks import held
-from autoprune.service.pipeline.run import RESULT, run_job
+from autoprune.service.pipeline.run import run_job
+from autoprune.service.progress_bars import ProgressBars
+from autoprune.service.results.job_result import FILE as RESULT
 from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
 
 #: The settings of the job in a folder, beside its results.

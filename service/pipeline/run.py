@@ -34,10 +34,10 @@ from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, latency_check, search_policy
 from autoprune.service.reports.job_report import write_report
-from autoprune.service.results.job_result import JobResult
+from autoprune.service.results.job_result import FILE, JobResult
 from autoprune.service.specs.job_spec import JobSpec, Progress
 
-RESULT, REPORT = "result.json", "report.html"
+REPORT = "report.html"
 
 
 def run_job(
@@ -66,7 +66,7 @@ def run_job(
     """
     started = time.monotonic()
     job = start_job(
-        spec, directory, results=(RESULT, REPORT, EVIDENCE), progress=progress, should_stop=should_stop, timer=timer
+        spec, directory, results=(FILE, REPORT, EVIDENCE), progress=progress, should_stop=should_stop, timer=timer
     )
     with Journal.open(directory / JOURNAL) as journal, pool_for(job, searches=len(spec.policies)) as pool:
         found: dict[str, Found] = {}
@@ -107,7 +107,7 @@ def run_job(
         continued=None if job.earlier is None else job.earlier.view(evidence),
     )
     write_report(result, directory / REPORT)
-    write_text(directory / RESULT, result.model_dump_json(indent=1))
+    write_text(directory / FILE, result.model_dump_json(indent=1))
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     job.say("done", 1, 1, "finished")
     return result

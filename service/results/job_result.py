@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 FORMAT = "autoprune-result/1"
 
+#: Its file in the folder of the job.
+FILE = "result.json"
+
 
 class Value(BaseModel):
     """Part of a result: never changed, and without fields that it does not know."""

@@ -35,6 +35,11 @@ class Live:
     settings: Settings
     client: httpx.Client
 
+    @property
+    def url(self) -> str:
+        """Address of the service."""
+        return str(self.client.base_url).rstrip("/")
+
     def post_model(self, content: bytes, name: str = "tiny.onnx", **form: str) -> httpx.Response:
         """Upload a model."""
         return self.client.post("/v1/models", files={"file": (name, content)}, data=form)
@@ -94,9 +99,10 @@ def in_thread(settings: Settings) -> Iterator[Live]:
 
 
 @contextlib.contextmanager
-def in_process(settings: Settings) -> Iterator[tuple[Live, "subprocess.Popen[str]"]]:
+def in_process(settings: Settings, port: int = 0) -> Iterator[tuple[Live, "subprocess.Popen[str]"]]:
     """Serve from a process of its own, which the test may kill."""
-    script = "from autoprune.service.rest.server import serve; serve(port=0, ready=lambda url: print(url, flush=True))"
+    serving = f"serve(port={port}, ready=lambda url: print(url, flush=True))"
+    script = f"from autoprune.service.rest.server import serve; {serving}"
     environment = {**os.environ, "AUTOPRUNE_HOME": str(settings.home), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script]
     with (settings.home.parent / "service.log").open("a") as log:
