@@ -66,7 +66,7 @@ class ProgressBars:
             return
         if key not in self._tasks:
             self._finish(key)
-            label = escape(_stage_name(progress))
+            label = escape(stage_name(progress))
             self._tasks[key] = self._bars.add_task(label, total=progress.total or None, message="", count="")
         self._bars.update(
             self._tasks[key],
@@ -83,7 +83,7 @@ class ProgressBars:
         if said != self._said:
             self._said = said
             count = f" {progress.done}/{progress.total}" if progress.total else ""
-            self._console.print(escape(f"{_stage_name(progress)}{count} {progress.message}"), highlight=False)
+            self._console.print(escape(f"{stage_name(progress)}{count} {progress.message}"), highlight=False)
 
     def _finish(self, current: _Stage | None) -> None:
         """Fill the bars of all stages but the current one: they are over; of very many, show the last ones."""
@@ -96,7 +96,7 @@ class ProgressBars:
                 self._bars.update(task_id, total=total, completed=total, message="", count="done", visible=visible)
 
 
-def _stage_name(progress: JobProgress) -> str:
+def stage_name(progress: JobProgress) -> str:
     """Name the stage that a job is in, and who is at work."""
     name = STAGES.get(progress.stage, progress.stage)
     policy = f", {progress.policy}" if progress.policy else ""

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.cli import options as opt
 from autoprune.service.cli.device import device_app
+from autoprune.service.cli.remote import remote_app
 from autoprune.service.settings import DEFAULT_PORT
 
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 
 app.add_typer(device_app, name="device")
+app.add_typer(remote_app)
 
 
 def main() -> None:
@@ -291,6 +293,25 @@ def serve(
     from autoprune.service.rest.server import serve as run_server
 
     run_server(host, port, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+
+
+@app.command()
+@opt.options_of(
+    search,
+    without=("output", "as_json"),
+    continue_from=(opt.ContinueFromJob, None),
+    amc_agent=(opt.AgentOfJob, None),
+    wait=(opt.Wait, False),
+    url=(opt.Url, None),
+)
+def submit(ctx: typer.Context, **_: object) -> None:
+    """Let a running service search: send what it does not have yet, submit the job, print its id.
+
+    MODEL and DATA may also be ids of what was uploaded before. `autoprune watch` and `get` go on with the job's id.
+    """
+    from autoprune.service.cli.remote_jobs import run_submit
+
+    run_submit(ctx.params)
 
 
 if __name__ == "__main__":

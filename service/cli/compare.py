@@ -15,7 +15,7 @@ from autoprune.service.comparisons.comparison_result import FILE, ComparisonResu
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import TABLE, run_comparison
 from autoprune.service.comparisons.words import interval_text, proposals_text
-from autoprune.service.pipeline.run import REPORT
+from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import best_outcome, duration, metric, model_name, percent
 from autoprune.service.specs.job_spec import read_as
 
@@ -39,14 +39,19 @@ def run_compare_command(params: Mapping[str, object]) -> None:
 
 def print_comparison(console: Console, result: ComparisonResult, directory: Path) -> None:
     """Print all policies over their seeds, what that shows, and where the files lie."""
+    print_policies(console, result)
+    console.print()
+    best = best_outcome(result.delivered)
+    print_files(console, {**best.artifacts, "report": REPORT, "table": TABLE, "all": FILE}, directory)
+
+
+def print_policies(console: Console, result: ComparisonResult) -> None:
+    """Print all policies over their seeds, and what that shows."""
     console.print(_policies_table(result))
     for text in result.verdicts:
         console.print(escape(text))
     for text in result.delivered.warnings:
         console.print(f"[yellow]warning:[/] {escape(text)}")
-    console.print()
-    best = best_outcome(result.delivered)
-    print_files(console, {**best.artifacts, "report": REPORT, "table": TABLE, "all": FILE}, directory)
 
 
 def _policies_table(result: ComparisonResult) -> Table:

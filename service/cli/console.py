@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.service.results import wording
-from autoprune.service.results.job_result import GroupView, JobResult, PolicyOutcome
+from autoprune.service.results.job_result import REPORT, GroupView, JobResult, PolicyOutcome
 
 
 def stdout() -> Console:
@@ -120,7 +120,7 @@ def print_result(console: Console, result: JobResult, directory: Path) -> None:
     best = wording.best_outcome(result)
     print_comparison(console, result)
     console.print()
-    print_files(console, {**best.artifacts, "report": "report.html"}, directory)
+    print_files(console, {**best.artifacts, "report": REPORT}, directory)
 
 
 def print_files(console: Console, names: Mapping[str, str], directory: Path) -> None:

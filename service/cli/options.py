@@ -18,6 +18,7 @@ _MODEL, _DATA, _SEARCH = "Model", "Images", "Budget and search"
 _AMC = "Reinforcement learning (used with --policy amc)"
 _PRUNINGNET = "Predicted weights (used with --policy metapruning)"
 _TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
+_SERVICE = "Service"
 
 Model = Annotated[
     str,
@@ -327,6 +328,31 @@ PrunedWeights = Annotated[
 OutputFile = Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.", rich_help_panel=_OUTPUT)]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", rich_help_panel=_OUTPUT)]
 
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the service. (default: $AUTOPRUNE_URL, or the one of autoprune serve here)",
+        rich_help_panel=_SERVICE,
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Also watch the job until its end.", rich_help_panel=_SERVICE)]
+JobId = Annotated[str, typer.Argument(help="Id of a job or comparison: job_..., cmp_...", metavar="JOB_ID")]
+ContinueFromJob = Annotated[
+    str | None,
+    typer.Option(
+        "--continue-from",
+        help="Earlier job with the same model, images and seed: its evaluations are not made again.",
+        rich_help_panel=_SEARCH,
+        metavar="JOB_ID",
+    ),
+]
+AgentOfJob = Annotated[
+    str | None,
+    typer.Option(
+        "--amc-agent", help="Go on with the agent that an earlier job left.", rich_help_panel=_AMC, metavar="JOB_ID"
+    ),
+]
+
 #: Options that become fields of FinetuneOptions.
 FINETUNE_FIELDS = (
     "optimizer", "learning_rate", "weight_decay", "momentum", "batch_size", "label_smoothing", "distillation",
@@ -335,17 +361,23 @@ FINETUNE_FIELDS = (
 #: Options that become fields of AmcOptions, FrontOptions and PruningNetOptions, there without this; those left out
 #: (None) have the defaults of these.
 PREFIXES = ("amc_", "front_", "pruningnet_")
-_NOT_IN_SPEC = ("weights", "output", "as_json")
+_NOT_IN_SPEC = ("weights", "output", "as_json", "url", "wait")
 
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
-def options_of(command: Callable[..., None], **more: tuple[object, object]) -> Callable[[_Command], _Command]:
-    """Give a command the options of another one; and `more`, or others, by name: what each is, and its default."""
+def options_of(
+    command: Callable[..., None], *, without: tuple[str, ...] = (), **more: tuple[object, object]
+) -> Callable[[_Command], _Command]:
+    """Give a command the options of another one but those in `without`; and `more`, or others, by name.
+
+    Of these, `more` says what each is, and its default.
+    """
 
     def decorate(function: _Command) -> _Command:
-        options = dict(inspect.signature(command).parameters)
+        parameters = inspect.signature(command).parameters
+        options = {name: parameter for name, parameter in parameters.items() if name not in without}
         for name, (annotation, default) in more.items():
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             options[name] = inspect.Parameter(name, kind, annotation=annotation, default=default)

@@ -22,10 +22,9 @@ from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result, write_text
 from autoprune.service.pipeline.recovery import Scorer
-from autoprune.service.pipeline.run import REPORT
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
-from autoprune.service.results.job_result import JobResult
+from autoprune.service.results.job_result import REPORT, JobResult
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
 from autoprune.service.specs.job_spec import Progress
 

@@ -7,6 +7,9 @@ FORMAT = "autoprune-result/1"
 #: Its file in the folder of the job.
 FILE = "result.json"
 
+#: The page about it, of jobs and of comparisons.
+REPORT = "report.html"
+
 
 class Value(BaseModel):
     """Part of a result: never changed, and without fields that it does not know."""

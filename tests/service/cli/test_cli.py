@@ -58,7 +58,10 @@ print('heavy:', sorted({heavy}))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
-    for command in ("inspect", "search", "compare", "what-if", "finetune", "export", "demo", "serve", "device"):
+    for command in (
+        "inspect", "search", "compare", "what-if", "finetune", "export", "demo", "serve", "device", "submit", "watch",
+        "get", "jobs", "cancel",
+    ):  # fmt: skip
         assert command in done.stdout
 
 
