@@ -21,8 +21,6 @@ from tests.service.live_service import in_process, in_thread, tiny_onnx
 QUICK = {"policies": ["uniform"], "evaluations": 1, "refit": False, "fit_images": 100, "search_images": 50,
          "report_images": 50}  # fmt: skip
 
-LONG = {**QUICK, "finetune_epochs": 10, "fit_images": 1500}
-
 
 def free_port() -> int:
     """Return a port that nobody listens on."""
@@ -94,7 +92,7 @@ def test_waiting_outlives_a_service_that_is_killed_and_started_again(tmp_path: P
     settings, port = Settings(tmp_path / "home"), free_port()
     (tmp_path / "tiny.onnx").write_bytes(tiny_onnx())
     with in_process(settings, port) as (live, service), Client(live.url) as client:
-        job = client.submit(tmp_path / "tiny.onnx", "digits", "macs=50%", **LONG)
+        job = client.submit(tmp_path / "tiny.onnx", "digits", "macs=50%", **QUICK)  # starting its process takes seconds
         live.wait(job.id, lambda now: now["state"] == "running")
         states: list[str] = []
 
