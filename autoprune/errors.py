@@ -40,6 +40,10 @@ class PlanError(AutopruneError):
     """A plan does not fit the network it is applied to, or its JSON is malformed."""
 
 
+class CriterionError(AutopruneError):
+    """A criterion cannot score a network: no images, labels, batch norm or ReLU where it needs them."""
+
+
 class SearchError(AutopruneError):
     """A search was asked for something it cannot do: bad settings, a trial told out of order, a foreign journal."""
 

@@ -11,6 +11,8 @@ from autoprune.costs.budget import Budget
 from autoprune.costs.cost_model import CostModel, cost_model
 from autoprune.costs.latency_cost import latency_cost
 from autoprune.costs.widths import MAX_RATIO, allowed_widths
+from autoprune.criteria.catalog import find_criterion
+from autoprune.criteria.data import NO_DATA, CriterionData
 from autoprune.errors import BudgetError, ModelError
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups
 from autoprune.latency_tables.table import ALIGNMENT, LatencyTable
@@ -19,7 +21,7 @@ from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.width_problem import WidthProblem, absolute_limits
 from autoprune.reconstruction.gram import GramStatistics
-from autoprune.reconstruction.orders import OBS, check_criterion, magnitude_orders, measured_orders
+from autoprune.reconstruction.orders import ranked_groups
 
 Counts = NDArray[np.int64]
 
@@ -33,6 +35,8 @@ class PruningProblem(WidthProblem):
         all_groups: Every channel group, frozen ones included.
         groups: The decision groups; policies and kept counts are in this order.
         order: Per decision group, its unit indices from most to least important by `criterion`.
+        scores: Per decision group, the scores of its units in that order, never rising, ``(n_units,)``; of one scale
+            over all groups.
         statistics: Gram matrices of the layers behind the groups; None where candidates are not reconstructed.
         criterion: Name of the criterion that ordered the units.
         model_sha256: Fingerprint of the network as loaded, written into every plan.
@@ -43,6 +47,7 @@ class PruningProblem(WidthProblem):
     all_groups: ChannelGroups
     groups: tuple[ChannelGroup, ...]
     order: tuple[tuple[int, ...], ...]
+    scores: tuple[NDArray[np.float64], ...]
     statistics: GramStatistics | None
     criterion: str
     model_sha256: str
@@ -83,6 +88,7 @@ def pruning_problem(
     include_residual: bool = False,
     groups: ChannelGroups | None = None,
     statistics: GramStatistics | None = None,
+    data: CriterionData = NO_DATA,
     latencies: LatencyTable | None = None,
     model_sha256: str | None = None,
     opset: int = 18,
@@ -94,7 +100,7 @@ def pruning_problem(
     be exported; it matters for budgets of bytes.
 
     With `statistics`, Gram matrices of the layers behind the groups, the problem knows the error of every width, and
-    the criterion may be ``"obs"``.
+    the criterion may be ``"obs"``. All others that need images or labels get them in `data`.
 
     With `latencies`, the table of a device, latency is a cost and can be limited. Widths are then multiples of 8, and
     of `round_to`: a runtime takes longer for other widths than for the next wider multiple. The limit is lowered by
@@ -107,8 +113,11 @@ def pruning_problem(
         BudgetError: `round_to` or `max_ratio` out of range, or a budget the unpruned network already holds.
         InfeasibleBudgetError: A budget below the smallest reachable cost.
         UnknownNameError: No such criterion.
+        CriterionError: The criterion cannot score this network, or not with this data.
+        NumericalError: A criterion's scores of a group are not finite, or all 0.
 
     """
+    find_criterion(criterion, "channel")
     all_groups = groups or find_groups(network)
     chosen = all_groups.prunable(include_residual=include_residual)
     if not chosen:
@@ -120,16 +129,18 @@ def pruning_problem(
         network, all_groups, chosen, round_to=round_to, max_ratio=max_ratio, latencies=latencies, opset=opset
     )
     limits = absolute_limits(budget, costs, widths)
-    order, errors = _orders(network, all_groups, chosen, criterion, statistics, widths)
+    ranked = ranked_groups(network, all_groups, chosen, criterion, statistics, data)
+    pairs = tuple(zip(ranked, widths, strict=True))
     return PruningProblem(
         costs=costs,
         limits=limits,
         widths=widths,
-        errors=errors,
+        errors=tuple(each.errors[width] for each, width in pairs if each.errors is not None) or None,
         network=network,
         all_groups=all_groups,
         groups=chosen,
-        order=order,
+        order=tuple(each.order for each in ranked),
+        scores=tuple(each.scores for each in ranked),
         statistics=statistics,
         criterion=criterion,
         model_sha256=model_sha256 or network.fingerprint(),
@@ -163,20 +174,3 @@ def widths_and_costs(
     if latencies is not None:
         costs = costs.with_latency(latency_cost(network, all_groups, groups, widths, latencies))
     return widths, costs
-
-
-def _orders(
-    network: Network,
-    all_groups: ChannelGroups,
-    chosen: Sequence[ChannelGroup],
-    criterion: str,
-    statistics: GramStatistics | None,
-    widths: Sequence[Counts],
-) -> tuple[tuple[tuple[int, ...], ...], tuple[NDArray[np.float64], ...] | None]:
-    """Return the order of every group and, with statistics, the error at every allowed width."""
-    check_criterion(criterion)
-    if statistics is None and criterion != OBS:
-        return magnitude_orders(network, all_groups, chosen, criterion), None
-    measured = measured_orders(network, all_groups, chosen, criterion, statistics)
-    errors = tuple(each.errors[width] for each, width in zip(measured, widths, strict=True))
-    return tuple(each.order for each in measured), errors

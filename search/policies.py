@@ -7,6 +7,7 @@ from autoprune.errors import UnknownNameError
 from autoprune.problem import PruningProblem
 from autoprune.search.evolution import Evolution
 from autoprune.search.exact import Exact
+from autoprune.search.global_ranking import GlobalRanking
 from autoprune.search.netadapt import NetAdapt
 from autoprune.search.random_search import RandomSearch
 from autoprune.search.samplers import SAMPLERS, SamplerSearch
@@ -40,6 +41,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
         "uniform": lambda problem, seed, evaluations: Uniform(problem),
         "random": lambda problem, seed, evaluations: RandomSearch(problem, seed),
         "sensitivity": lambda problem, seed, evaluations: Sensitivity(problem, evaluations),
+        "global": lambda problem, seed, evaluations: GlobalRanking(problem),
         "exact": Exact,
         "netadapt": lambda problem, seed, evaluations: NetAdapt(problem, evaluations),
         "amc": _amc,
@@ -50,7 +52,7 @@ POLICIES: Mapping[str, _Make] = MappingProxyType(
 )
 
 #: Policies that draw nothing: with any seed they take the same way.
-WITHOUT_SEED = frozenset({"uniform", "sensitivity", "netadapt"})
+WITHOUT_SEED = frozenset({"uniform", "sensitivity", "global", "netadapt"})
 
 
 def make_searcher(name: str, problem: PruningProblem, *, seed: int, evaluations: int) -> Searcher:

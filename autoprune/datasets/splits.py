@@ -111,18 +111,47 @@ def make_splits(
     constants = default_normalization(dataset) if normalization is None else normalization
     asked = {"fit": fit_images, "search": search_images, "report": report_images}
     if report_dataset is None:
-        fit, search, report = _deal(dataset, _sizes(asked, len(dataset), dataset.name), rng)
+        fit, search, report = _deal(dataset, split_sizes(asked, len(dataset), dataset.name), rng)
         report_source, report = dataset, np.sort(report)
     else:
         _check_match(dataset, report_dataset)
         own = {name: size for name, size in asked.items() if name != "report"}
-        fit, search = _deal(dataset, _sizes(own, len(dataset), dataset.name), rng)
+        fit, search = _deal(dataset, split_sizes(own, len(dataset), dataset.name), rng)
         report_source, report = report_dataset, _first_stratified(report_dataset, report_images)
     return Splits(
         _split(dataset, fit, "fit", constants),
         _split(dataset, search, "search", constants),
         _split(report_source, report, "report", constants),
     )
+
+
+def split_sizes(asked: dict[str, int | None], available: int, source: str) -> list[int]:
+    """Return the size of each split in `asked`, filling in the ones left open.
+
+    Args:
+        asked: Wanted size by name of the split, in the order of :data:`FRACTIONS`; None where it is left open.
+        available: Number of images.
+        source: How messages call the images.
+
+    Raises:
+        DatasetError: Too few images, or sizes below 1.
+
+    """
+    for name, size in asked.items():
+        if size is not None and size < 1:
+            raise DatasetError(f"{source}: the {name} split needs at least 1 image, {size} were asked for.")
+    left_open = [name for name, size in asked.items() if size is None]
+    remaining = available - sum(size for size in asked.values() if size is not None)
+    if remaining < len(left_open):
+        wanted = ", ".join(f"{name} {size or 'at least 1'}" for name, size in asked.items())
+        raise DatasetError(
+            f"{source}: too few images: {available} for the splits {wanted}. Add images or ask for smaller splits."
+        )
+    shares = np.array([FRACTIONS[name] for name in left_open])
+    spare = remaining - len(left_open)  # every open split gets one image, then its share of the rest
+    extra = _apportion(spare, shares / shares.sum() * spare) if left_open else np.zeros(0, dtype=np.int64)
+    filled = {name: 1 + int(more) for name, more in zip(left_open, extra, strict=True)}
+    return [filled[name] if size is None else size for name, size in asked.items()]
 
 
 def overlap(a: Split, b: Split) -> int:
@@ -146,25 +175,6 @@ def _split(dataset: ImageDataset, indices: Indices, name: str, normalization: No
     identity = repr((chosen.sha256, normalization.mean, normalization.std))
     inputs = to_input(chosen.images, normalization)
     return Split(inputs, chosen.labels, name, hashlib.sha256(identity.encode()).hexdigest())
-
-
-def _sizes(asked: dict[str, int | None], available: int, source: str) -> list[int]:
-    """Return the size of each split in `asked`, filling in the ones left open."""
-    for name, size in asked.items():
-        if size is not None and size < 1:
-            raise DatasetError(f"{source}: the {name} split needs at least 1 image, {size} were asked for.")
-    left_open = [name for name, size in asked.items() if size is None]
-    remaining = available - sum(size for size in asked.values() if size is not None)
-    if remaining < len(left_open):
-        wanted = ", ".join(f"{name} {size or 'at least 1'}" for name, size in asked.items())
-        raise DatasetError(
-            f"{source}: too few images: {available} for the splits {wanted}. Add images or ask for smaller splits."
-        )
-    shares = np.array([FRACTIONS[name] for name in left_open])
-    spare = remaining - len(left_open)  # every open split gets one image, then its share of the rest
-    extra = _apportion(spare, shares / shares.sum() * spare) if left_open else np.zeros(0, dtype=np.int64)
-    filled = {name: 1 + int(more) for name, more in zip(left_open, extra, strict=True)}
-    return [filled[name] if size is None else size for name, size in asked.items()]
 
 
 def _apportion(total: int, quotas: npt.NDArray[np.float64], priority: Indices | None = None) -> Indices:

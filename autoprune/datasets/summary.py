@@ -23,12 +23,14 @@ class DatasetSummary:
         images: Number of images.
         class_names: Name of each class; None where there are no labels.
         image_shape: ``(C, H, W)`` of arrays, which are never resized; None for image files, which are.
+        dtype: ``"uint8"`` or ``"float32"``, what one value is read as.
 
     """
 
     images: int
     class_names: tuple[str, ...] | None
     image_shape: tuple[int, ...] | None
+    dtype: str
 
 
 def summarize(source: str | Path) -> DatasetSummary:
@@ -54,7 +56,10 @@ def summarize(source: str | Path) -> DatasetSummary:
 def _of(dataset: ImageDataset) -> DatasetSummary:
     """Summarize arrays."""
     return DatasetSummary(
-        len(dataset), dataset.class_names if dataset.labels is not None else None, dataset.image_shape
+        images=len(dataset),
+        class_names=dataset.class_names if dataset.labels is not None else None,
+        image_shape=dataset.image_shape,
+        dtype=str(dataset.images.dtype).removeprefix("torch."),
     )
 
 
@@ -74,4 +79,5 @@ def _of_zip(path: Path) -> DatasetSummary:
             raise DatasetError(
                 f"{path}: image {first.name!r} cannot be read ({error}). Replace or remove it."
             ) from error
-    return DatasetSummary(len(layout.files), None if labels is None else layout.class_names, None)
+    names = None if labels is None else layout.class_names
+    return DatasetSummary(images=len(layout.files), class_names=names, image_shape=None, dtype="uint8")

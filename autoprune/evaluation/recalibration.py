@@ -14,6 +14,9 @@ from autoprune.network.device import batch_on, default_device, is_on
 #: Images at a time.
 BATCH_SIZE = 256
 
+#: Of one image, a layer that sees one pixel of it has no variance.
+FEWEST_IMAGES = 2
+
 
 def recalibrate(
     module: nn.Module, inputs: Tensor, *, batch_size: int = BATCH_SIZE, device: torch.device | None = None
@@ -59,8 +62,10 @@ def fit_batches(inputs: Tensor, batch_size: int = BATCH_SIZE) -> tuple[Tensor, .
         DatasetError: Fewer than two images.
 
     """
-    if len(inputs) < 2:
-        raise DatasetError(f"batch norm recalibration needs at least 2 images of the fit split, found {len(inputs)}")
+    if len(inputs) < FEWEST_IMAGES:
+        raise DatasetError(
+            f"batch norm recalibration needs at least {FEWEST_IMAGES} images of the fit split, found {len(inputs)}"
+        )
     return torch.tensor_split(inputs, min(-(-len(inputs) // batch_size), len(inputs) // 2))
 
 

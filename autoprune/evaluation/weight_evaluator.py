@@ -63,7 +63,7 @@ class WeightEvaluator:
             NumericalError: The network's statistics are not finite.
 
         """
-        module = mask_weights(self.problem.network, plan)
+        module = mask_weights(self.problem.network, plan, self.problem.scores)
         recalibrate(module, self._recalibration)
         return module
 

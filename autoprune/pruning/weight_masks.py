@@ -1,10 +1,10 @@
-"""Pruning of single weights: every layer keeps its shape, and the smallest of its weights become zero."""
+"""Pruning of single weights: every layer keeps its shape, and the least important of its weights become zero."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from autoprune.errors import PlanError
 from autoprune.network.layers import PRODUCERS
@@ -13,7 +13,7 @@ from autoprune.network.network import Network, own_copy
 
 @dataclass(frozen=True, slots=True)
 class WeightPlan:
-    """How many single weights of every layer stay: those of the largest magnitude.
+    """How many single weights of every layer stay: those with the best scores of a criterion.
 
     Attributes:
         kept: Name of a convolution or linear layer -> weights that stay, at least 1; layers not named stay whole.
@@ -51,38 +51,37 @@ def nonzero_weights(network: Network) -> dict[str, int]:
     }
 
 
-def magnitude_mask(weight: Tensor, kept: int) -> Tensor:
-    """Return which `kept` weights are the largest in magnitude, bool of the shape of `weight`; of equals, the first.
-
-    Han et al. 2015 (arXiv 1506.02626), the criterion of AMC's fine-grained pruning.
-    """
-    assert 1 <= kept <= weight.numel(), "a mask keeps at least one weight"
-    magnitude = weight.detach().abs().flatten()
-    threshold = magnitude.kthvalue(magnitude.numel() - kept + 1).values
-    mask = magnitude > threshold
-    equal = (magnitude == threshold).nonzero().flatten()
+def best_mask(scores: Tensor, kept: int) -> Tensor:
+    """Return which `kept` weights have the best scores, bool of the shape of `scores`; of equals, the first."""
+    assert 1 <= kept <= scores.numel(), "a mask keeps at least one weight"
+    flat = scores.detach().flatten()
+    threshold = flat.kthvalue(flat.numel() - kept + 1).values
+    mask = flat > threshold
+    equal = (flat == threshold).nonzero().flatten()
     mask[equal[: kept - int(mask.sum())]] = True
-    return mask.reshape(weight.shape)
+    return mask.reshape(scores.shape)
 
 
-def mask_weights(network: Network, plan: WeightPlan) -> fx.GraphModule:
+def mask_weights(network: Network, plan: WeightPlan, scores: Mapping[str, Tensor]) -> fx.GraphModule:
     """Return a copy of the network with exactly `plan.kept` weights that are not zero in each of its layers.
 
     Biases and batch norms stay as they are.
+
+    Args:
+        network: The unpruned network.
+        plan: How many weights of every layer stay.
+        scores: Importance of every weight, by layer, each of the weight's shape, as of
+            :func:`autoprune.criteria.weights.score_weights`; at least of the layers of the plan. Weights that are zero
+            go first, whatever their score.
 
     Raises:
         PlanError: The plan does not fit the network.
 
     """
     plan.check(network)
-    return network.with_layers({name: _masked(layer, plan.kept.get(name)) for name, layer in network.layers().items()})
-
-
-def _masked(layer: nn.Module, kept: int | None) -> nn.Module:
-    """Return a copy of `layer`, all but `kept` of its weights zero; all kept where that is None."""
-    clone = own_copy(layer)
-    if kept is not None:
-        assert isinstance(clone, PRODUCERS), "checked"
-        with torch.no_grad():
-            clone.weight.masked_fill_(~magnitude_mask(clone.weight, kept), 0.0)
-    return clone
+    layers = {name: own_copy(layer) for name, layer in network.layers().items()}
+    for name, kept in plan.kept.items():
+        weight = layers[name].get_parameter("weight").detach()
+        ranked = scores[name].to(weight.device).masked_fill(weight == 0, -torch.inf)
+        weight.masked_fill_(~best_mask(ranked, kept), 0.0)
+    return network.with_layers(layers)

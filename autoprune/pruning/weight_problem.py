@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autoprune.costs.budget import Budget, holds
 from autoprune.costs.cost_model import cost_model
 from autoprune.costs.quantities import NONZERO
+from autoprune.criteria.data import NO_DATA, CriterionData
+from autoprune.criteria.weights import score_weights
 from autoprune.errors import BudgetError, ModelError, SearchError
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
@@ -40,6 +43,7 @@ class WeightPruningProblem:
         limits: ``{"nonzero": most parameters that may be other than zero}``; hard.
         widths: Per layer, the numbers of weights it may keep, ascending, the last one all that are not zero.
         other_params: Parameters that are not weights of these layers.
+        scores: Importance of every weight, by layer; those with the best scores stay.
         model_sha256: Fingerprint of the network as loaded, written into every plan.
 
     """
@@ -49,6 +53,7 @@ class WeightPruningProblem:
     limits: Mapping[str, int]
     widths: tuple[Counts, ...]
     other_params: int
+    scores: Mapping[str, Tensor]
     model_sha256: str
 
     @property
@@ -94,7 +99,7 @@ class WeightPruningProblem:
         return np.array([width[np.argmin(np.abs(width - (1 - r) * width[-1]))] for r, width in pairs], dtype=np.int64)
 
     def plan(self, policy: PruningPolicy) -> WeightPlan:
-        """Return the plan that keeps the largest weights of every layer."""
+        """Return the plan that keeps the most important weights of every layer."""
         return WeightPlan(dict(zip(self.names, self.kept(policy).tolist(), strict=True)), self.model_sha256)
 
 
@@ -102,6 +107,8 @@ def weight_pruning_problem(
     network: Network,
     budget: Budget,
     *,
+    criterion: str = "l1",
+    data: CriterionData = NO_DATA,
     max_ratio: float = MAX_WEIGHT_RATIO,
     model_sha256: str | None = None,
 ) -> WeightPruningProblem:
@@ -110,6 +117,8 @@ def weight_pruning_problem(
     Args:
         network: The unpruned network.
         budget: A limit of ``nonzero``, for example ``nonzero=30%``.
+        criterion: What ranks the weights of a layer; a name of :data:`autoprune.criteria.catalog.CRITERIA` for weights.
+        data: Images of the fit split and a seed, for criteria that need them.
         max_ratio: Most that may be removed of one layer's weights.
         model_sha256: Fingerprint of the network as a user can load it again; that of `network` if None.
 
@@ -117,6 +126,7 @@ def weight_pruning_problem(
         ModelError: No layer has two weights that are not zero.
         BudgetError: `max_ratio` out of range, or a budget of something else, or one the network already holds.
         InfeasibleBudgetError: A budget below the smallest reachable number.
+        AutopruneError: The criterion cannot score; see :func:`autoprune.criteria.weights.score_weights`.
 
     """
     if not 0 < max_ratio < 1:
@@ -130,10 +140,10 @@ def weight_pruning_problem(
     zeros_apart = params - all_weights + sum(sizes[name] for name in sizes.keys() - pruned.keys())
     widths = tuple(_allowed(size, max_ratio) for size in pruned.values())
     problem = WeightPruningProblem(
-        network, tuple(pruned), {}, widths, zeros_apart, model_sha256 or network.fingerprint()
+        network, tuple(pruned), {}, widths, zeros_apart, {}, model_sha256 or network.fingerprint()
     )
     limits = budget.resolve(problem.cost(problem.full()), problem.cost(problem.smallest()))
-    return WeightPruningProblem(network, problem.names, limits, widths, zeros_apart, problem.model_sha256)
+    return replace(problem, limits=limits, scores=score_weights(network, criterion, data, chosen=problem.names))
 
 
 def _allowed(size: int, max_ratio: float) -> Counts:

@@ -13,6 +13,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from autoprune.costs.budget import Budget
+from autoprune.criteria.catalog import criterion_names
+from autoprune.criteria.data import criterion_data
+from autoprune.criteria.weights import score_weights
 from autoprune.errors import BudgetError, InfeasibleBudgetError, ModelError, PlanError, SearchError
 from autoprune.evaluation.weight_evaluator import WeightEvaluator
 from autoprune.formats.onnx_export import export_onnx
@@ -20,7 +23,7 @@ from autoprune.network.layers import PRODUCERS
 from autoprune.network.network import Network, NetworkBuilder
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
-from autoprune.pruning.weight_masks import WeightPlan, magnitude_mask, mask_weights, nonzero_weights
+from autoprune.pruning.weight_masks import WeightPlan, best_mask, mask_weights, nonzero_weights
 from autoprune.pruning.weight_problem import MOST_WIDTHS, WeightPruningProblem, weight_pruning_problem
 from tests.search.small_problems import real_splits, small_network
 
@@ -49,7 +52,7 @@ values = st.lists(st.sampled_from([0.5, -0.5, 1.0, -1.0, 2.0, 0.25, -3.0]), min_
 def test_a_mask_keeps_the_largest_and_of_equals_the_first(weights: list[float], data: st.DataObject) -> None:
     kept = data.draw(st.integers(1, len(weights)))
     order = sorted(range(len(weights)), key=lambda index: (-abs(weights[index]), index))
-    mask = magnitude_mask(torch.tensor(weights).reshape(-1, 1), kept)
+    mask = best_mask(torch.tensor(weights).abs().reshape(-1, 1), kept)
     assert mask.shape == (len(weights), 1)
     assert set(mask.flatten().nonzero().flatten().tolist()) == set(order[:kept])
 
@@ -59,7 +62,7 @@ def test_masked_networks_hold_exactly_the_weights_of_the_plan() -> None:
         sizes = nonzero_weights(network)
         before = network.fingerprint()
         plan = WeightPlan({name: 1 + size // 3 for name, size in sizes.items() if name != "depthwise"}, before)
-        masked = mask_weights(network, plan)
+        masked = mask_weights(network, plan, score_weights(network, "l1"))
         for name, layer in network.layers().items():
             pruned = masked.get_submodule(name)
             if not isinstance(layer, PRODUCERS):
@@ -74,6 +77,23 @@ def test_masked_networks_hold_exactly_the_weights_of_the_plan() -> None:
         assert network.fingerprint() == before
 
 
+@pytest.mark.parametrize("criterion", criterion_names("weight"))
+def test_any_criterion_leaves_exact_counts_of_its_best_weights(criterion: str) -> None:
+    splits = real_splits()
+    data = criterion_data(splits.fit, seed=1)
+    for zeros, network in ((False, NETWORK), (True, with_zeros())):
+        problem = weight_pruning_problem(network, Budget.parse("nonzero=30%"), criterion=criterion, data=data)
+        plan = problem.plan(PruningPolicy.uniform(0.8, len(problem.names)))
+        masked = WeightEvaluator(problem, splits).candidate(plan)
+        scores = score_weights(network, criterion, data)
+        for name, kept in plan.kept.items():
+            stays = masked.get_submodule(name).get_parameter("weight") != 0
+            assert int(stays.sum()) == kept
+            there = network.layers()[name].get_parameter("weight") != 0
+            assert zeros or bool(there.all())
+            assert scores[name][stays].min() >= scores[name][there & ~stays].max()
+
+
 def test_plans_of_other_networks_are_refused() -> None:
     size = nonzero_weights(NETWORK)["conv0"]
     for kept, message in (
@@ -83,7 +103,7 @@ def test_plans_of_other_networks_are_refused() -> None:
         ({"conv0": size + 1}, f"expected 1 to {size} weights"),
     ):
         with pytest.raises(PlanError, match=message):
-            mask_weights(NETWORK, WeightPlan(kept, "sha"))
+            mask_weights(NETWORK, WeightPlan(kept, "sha"), {})
 
 
 @pytest.mark.parametrize("zeros", [False, True])

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.costs.cost_model import cost_model
+from autoprune.criteria.channels import score_units
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.layers import Add, Concat, Constant, Mul, Reshape
 from autoprune.network.network import NetworkBuilder
 from autoprune.network.tracer import trace
-from autoprune.pruning.criteria import score_units
 from autoprune.pruning.surgery import prune
 from autoprune.pruning.verify import masked_error
 from tests.oracles import macs_by_hooks, random_plan

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from autoprune.costs.budget import Budget
+from autoprune.criteria.channels import score_units
 from autoprune.errors import SearchError, UnknownNameError
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.layers import Add
 from autoprune.network.network import Network, NetworkBuilder
 from autoprune.problem import pruning_problem
 from autoprune.reconstruction.gram import collect_grams
-from autoprune.reconstruction.orders import measured_orders
+from autoprune.reconstruction.orders import ranked_groups
 
 
 def _network(*, convolution: bool) -> Network:
@@ -34,11 +35,30 @@ def test_what_is_not_measured_costs_its_share_of_the_weights(criterion: str, con
     images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     statistics = collect_grams(network, chosen, images)
     assert ("side" in statistics.grams) is convolution
-    (order,) = measured_orders(network, groups, chosen, criterion, statistics)
+    (order,) = ranked_groups(network, groups, chosen, criterion, statistics)
+    assert order.errors is not None
     assert sorted(order.order) == list(range(8))
     assert order.errors[-1] == 0
     assert (np.diff(order.errors) < 0).all()
     assert order.errors[0] == pytest.approx(2 if convolution else 1)
+
+
+def test_scores_follow_the_order_and_are_of_one_scale() -> None:
+    network = _network(convolution=True)
+    groups = find_groups(network)
+    chosen = groups.prunable()
+    statistics = collect_grams(network, chosen, torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    for criterion in ("l1", "lamp", "obs"):
+        (ranked,) = ranked_groups(network, groups, chosen, criterion, statistics)
+        assert ranked.errors is not None
+        assert (np.diff(ranked.scores) <= 0).all()
+        if criterion == "obs":
+            added = ranked.errors[:-1] - ranked.errors[1:]
+            assert ranked.scores[-1] == pytest.approx(added[-1])
+            assert np.allclose(ranked.scores, [added[place:].max() for place in range(8)])
+            continue
+        raw = score_units(network, groups, criterion)[list(chosen[0].units)][list(ranked.order)]
+        assert np.allclose(ranked.scores, raw / np.sqrt(np.mean(raw**2)) if criterion == "l1" else raw)
 
 
 def test_obs_without_statistics_and_unknown_criteria_are_refused() -> None:
