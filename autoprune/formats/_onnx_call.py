@@ -1,5 +1,6 @@
 """What a converter of one ONNX operator sees: its inputs, its attributes, and where to add layers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +12,11 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from autoprune.errors import ModelError, UnsupportedOperatorError
+from autoprune.formats._onnx_effort import Effort, layer_operations
 from autoprune.network.layers import Constant
 from autoprune.network.network import NetworkBuilder, Shape
 
 Array = NDArray[Any]
-
-#: Largest activation of one image, in values; larger ones come from broken or hostile files.
-MAX_ACTIVATION_VALUES = 2**27
-
 
 #: What numpy, PyTorch and ONNX raise when the values of a file make no sense to them.
 NONSENSE = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RuntimeError, MemoryError)
@@ -83,6 +81,7 @@ class Call:
         batch: The batch sizes looked at.
         builder: Where layers go.
         name: Dotted name for the layers of this node.
+        effort: What the network takes so far; shared by all nodes.
         attributes: The node's attributes by name, text decoded.
 
     """
@@ -93,6 +92,7 @@ class Call:
     batch: Batch
     builder: NetworkBuilder
     name: str
+    effort: Effort
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def unsupported(self, reason: str) -> UnsupportedOperatorError:
@@ -159,11 +159,10 @@ class Call:
                 f"node {self.node.name!r} ({self.node.op_type}) does not fit its inputs of shapes {shapes}: "
                 f"{first_line(error)}"
             ) from error
-        if int(np.prod(first, dtype=object)) // self.batch.sizes[0] > MAX_ACTIVATION_VALUES:
-            raise ModelError(
-                f"node {self.node.name!r} ({self.node.op_type}) computes a tensor of shape {first}; "
-                f"at most {MAX_ACTIVATION_VALUES} values per image are supported"
-            )
+        entering = [value.shapes[0] for value in inputs]
+        self.effort.spend(
+            self.node, layer_operations(layer, entering, first), math.prod(first), images=self.batch.sizes[0]
+        )
         node = self.builder.add(layer.eval(), *(value.node for value in inputs), name=name or self.name)
         return Active(node, (first, second))
 

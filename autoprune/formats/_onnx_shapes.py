@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.formats._onnx_call import MAX_ACTIVATION_VALUES, Active, Array, Call, Known, Value
+from autoprune.formats._onnx_call import Active, Array, Call, Known, Value
+from autoprune.formats._onnx_effort import MAX_ACTIVATION_VALUES
 from autoprune.network.layers import Mul, Permute, Reshape
 from autoprune.network.network import Shape
 

@@ -115,7 +115,7 @@ def image_input(model: onnx.ModelProto, input_shape: Shape | None = None) -> Ima
     value = inputs[0]
     tensor = value.type.tensor_type
     if tensor.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(tensor.elem_type) if value.type.HasField("tensor_type") else "not a tensor"
+        kind = _type_name(tensor.elem_type) if value.type.HasField("tensor_type") else "not a tensor"
         raise ModelError(f"input {value.name!r} is {kind}; 32-bit floats are expected: export a float32 network")
     dims = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
     shown = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
@@ -136,6 +136,11 @@ def image_input(model: onnx.ModelProto, input_shape: Shape | None = None) -> Ima
             f"input {value.name!r} has shape {shown}; sizes from 1 to {MAX_IMAGE_VALUES:,} values expected"
         )
     return ImageInput(value.name, sizes, dims[0])
+
+
+def _type_name(kind: int) -> str:
+    """Return the name of an element type, or its number where it has none."""
+    return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"of element type {kind}"
 
 
 def _check_opset(model: onnx.ModelProto) -> None:

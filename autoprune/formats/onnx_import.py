@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from autoprune.errors import ModelError
 from autoprune.formats._onnx_call import NONSENSE, Active, Batch, Call, Known, Value, first_line
+from autoprune.formats._onnx_effort import Effort
 from autoprune.formats._onnx_fold import FOLDABLE, MAX_FOLDED_VALUES, fold
 from autoprune.formats._onnx_patterns import fuse
 from autoprune.formats.onnx_file import default_opset, image_input, read_onnx, unsupported_operator
@@ -70,6 +71,7 @@ class _Import:
     opset: int
     values: dict[str, Value] = field(default_factory=dict)
     folded: int = 0
+    effort: Effort = field(default_factory=Effort)
 
     def convert(self, graph: onnx.GraphProto) -> Active:
         """Convert what the graph's output needs; return the output."""
@@ -102,9 +104,8 @@ class _Import:
         elif node.op_type not in OPERATORS:
             raise unsupported_operator(node, "is applied to values computed from the image; it may only fold constants")
         else:
-            call = Call(
-                node, inputs, self.opset, self.batch, self.builder, _layer_name(node, inputs), _attributes(node)
-            )
+            name = _layer_name(node, inputs)
+            call = Call(node, inputs, self.opset, self.batch, self.builder, name, self.effort, _attributes(node))
             result = _converted(call)
             results = [result] if isinstance(result, Known | Active) else result
         self.values.update({name: value for name, value in zip(node.output, results, strict=False) if name})

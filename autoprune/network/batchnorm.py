@@ -28,6 +28,11 @@ def insert_batchnorm(network: Network) -> Network:
     return _rebuilt(network, visit)
 
 
+def is_restored(name: str) -> bool:
+    """Tell whether the layer called `name` is a batch norm of :func:`insert_batchnorm`: its gamma was not trained."""
+    return name.endswith(_SUFFIX)
+
+
 def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256) -> Network:
     """Return `network` with the statistics of `images` in every batch norm that :func:`insert_batchnorm` put there.
 
@@ -40,7 +45,7 @@ def measure_batchnorm(network: Network, images: Tensor, *, batch_size: int = 256
         batch_size: Largest number of images at a time.
 
     """
-    names = [name for name in network.layers() if name.endswith(_SUFFIX)]
+    names = [name for name in network.layers() if is_restored(name)]
     if not names:
         return network
     moments = entering_moments(network.module, names, torch.split(images, batch_size))

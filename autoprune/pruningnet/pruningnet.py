@@ -12,7 +12,7 @@ from autoprune.pruning.places import numbered
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
 from autoprune.pruningnet.predictor import WeightPredictor
-from autoprune.recovery.finetune import size_of
+from autoprune.recovery.optimizer import size_of
 
 
 class PruningNet(nn.Module):

@@ -25,7 +25,8 @@ from autoprune.pruningnet.pruningnet import PruningNet
 from autoprune.pruningnet.settings import PruningNetSettings
 from autoprune.pruningnet.widths import random_plan
 from autoprune.recovery.augmentation import augmented
-from autoprune.recovery.finetune import Progress, optimizer_of, shuffled, training_loss
+from autoprune.recovery.finetune import Progress, shuffled, training_loss
+from autoprune.recovery.optimizer import optimizer_of
 
 #: Raised whenever the same settings would give other weights: older checkpoints are then not used.
 VERSION = 1

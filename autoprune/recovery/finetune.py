@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.errors import DatasetError, ModelError, NumericalError
+from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.network.device import batch_on, default_device, ready
 from autoprune.recovery._hints import compared
 from autoprune.recovery.augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.recovery.optimizer import optimizer_of, size_of
 
 __all__ = [
-    "Epoch", "FinetuneResult", "FinetuneSettings", "Progress", "finetune", "optimizer_of", "shuffled", "size_of",
+    "AfterStep", "Epoch", "FinetuneResult", "FinetuneSettings", "Penalty", "Progress", "finetune", "shuffled",
     "training_loss",
 ]  # fmt: skip
 
@@ -27,6 +28,12 @@ Net = TypeVar("Net", bound=nn.Module)
 
 #: Called with steps done, all steps and a text.
 Progress = Callable[[int, int, str], None]
+
+#: Makes of the network in training a scalar that is added to the loss of every step.
+Penalty = Callable[[nn.Module], Tensor]
+
+#: Called after every update with the network in training, which it may change, and the number of steps done.
+AfterStep = Callable[[nn.Module, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class FinetuneResult(NamedTuple, Generic[Net]):
 
     Attributes:
         module: The trained copy, in eval mode, on the CPU, with the weights of the last step.
-        history: One entry per epoch.
+        history: One entry per epoch; none for those that lie before the first step.
 
     """
 
@@ -65,6 +72,9 @@ def finetune(
     settings: FinetuneSettings,
     *,
     teacher: nn.Module | None = None,
+    penalty: Penalty | None = None,
+    after_step: AfterStep | None = None,
+    first_step: int = 0,
     progress: Progress | None = None,
     precision: str = "fp32",
     device: torch.device | None = None,
@@ -81,6 +91,9 @@ def finetune(
         labels: Their classes, ``(n,)`` int64, or None to learn from the teacher alone.
         settings: How to train.
         teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
+        penalty: Added to the loss of each step, for example a norm of some weights.
+        after_step: Called after each update, for example to keep pruned weights at zero.
+        first_step: Steps of the schedule that count as done: training goes on from there, at its learning rate.
         progress: Called after each step; what it raises stops the training.
         precision: Of both networks' passes, ``"fp32"`` or ``"bf16"`` (autocast); weights and updates stay float32.
         device: Where to train; :func:`autoprune.network.device.default_device` if None.
@@ -88,6 +101,7 @@ def finetune(
     Raises:
         DatasetError: Fewer than two images, labels that do not fit, or neither labels nor a teacher.
         ModelError: The network has no weights, or other classes than its teacher.
+        SearchError: `first_step` is not one of the schedule's.
         NumericalError: The loss or a weight is not finite.
 
     """
@@ -96,6 +110,7 @@ def finetune(
         return FinetuneResult(model, ())
     device = device or default_device()
     _check(model, inputs, labels, teacher, device)
+    _check_first_step(first_step, len(inputs), settings)
     model = model.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]  # missing in torch's stubs
     teacher = None if teacher is None else ready(teacher, device)
     cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
@@ -111,10 +126,14 @@ def finetune(
             labels=labels,
             settings=settings,
             generator=torch.Generator().manual_seed(settings.seed),
+            penalty=penalty,
+            after_step=after_step,
+            first_step=first_step,
             precision=precision,
             device=device,
         )
-        history = tuple(trainer.run_epoch(index, progress) for index in range(settings.epochs))
+        begun = first_step // settings.steps_per_epoch(len(inputs))
+        history = tuple(trainer.run_epoch(index, progress) for index in range(begun, settings.epochs))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("the trained weights are", settings)
     model.zero_grad(set_to_none=True)
@@ -133,6 +152,9 @@ class _Trainer:
     labels: Tensor | None
     settings: FinetuneSettings
     generator: torch.Generator
+    penalty: Penalty | None
+    after_step: AfterStep | None
+    first_step: int
     precision: str
     device: torch.device
 
@@ -142,16 +164,19 @@ class _Trainer:
         batches = shuffled(len(self.inputs), settings.batch_size, self.generator)
         _train_mode(self.model, freeze_batchnorm=settings.freeze_batchnorm)
         total_loss = learning_rate = 0.0
-        for step, chosen in enumerate(batches, start=1):
-            done = index * len(batches) + step
+        skipped = max(0, self.first_step - index * len(batches))
+        for step, chosen in enumerate(batches[skipped:], start=1):
+            done = index * len(batches) + skipped + step
             learning_rate = settings.learning_rate_at(done - 1, len(batches))
             total_loss += self._step(chosen, learning_rate)
             if not math.isfinite(total_loss):
-                raise _diverged(f"in epoch {index + 1}, step {step}, the loss is", settings)
+                raise _diverged(f"in epoch {index + 1}, step {skipped + step}, the loss is", settings)
+            if self.after_step is not None:
+                self.after_step(self.model, done)
             if progress is not None:
                 text = f"epoch {index + 1} of {settings.epochs}, loss {total_loss / step:.3f}"
                 progress(done, settings.epochs * len(batches), text)
-        return Epoch(total_loss / len(batches), learning_rate, time.monotonic() - started)
+        return Epoch(total_loss / (len(batches) - skipped), learning_rate, time.monotonic() - started)
 
     def _step(self, chosen: Tensor, learning_rate: float) -> float:
         """Take one step on the images `chosen`, ``(batch,)``; return the loss before it."""
@@ -169,6 +194,8 @@ class _Trainer:
         loss = training_loss(logits.float(), labels, None if target is None else target.float(), self.settings)
         if self.hint is not None:
             loss = loss + self.settings.hints * self.hint()
+        if self.penalty is not None:
+            loss = loss + self.penalty(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -197,29 +224,11 @@ def _check(
             )
 
 
-def optimizer_of(sized: Iterable[tuple[nn.Parameter, float]], settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Return the optimizer; weights decay, biases and batch norm do not.
-
-    Args:
-        sized: Parameters, each with the size that a relative rate is relative to.
-        settings: Of the training. The rate of a group of parameters has to be multiplied by its ``"scale"``.
-
-    """
-    relative = settings.optimizer == "relative-adamw"
-    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, size in sized:
-        decay = settings.weight_decay if parameter.dim() > 1 else 0.0
-        alike.setdefault((decay, size if relative else 1.0), []).append(parameter)
-    groups = [{"params": each, "weight_decay": decay, "scale": scale} for (decay, scale), each in alike.items()]
-    if settings.optimizer == "sgd":
-        momentum = settings.momentum
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
-
-
-def size_of(tensor: Tensor) -> float:
-    """Return the root mean square of a tensor's values; at least 0.001, so that zeros move (Shazeer 2018)."""
-    return max(0.001, float(tensor.detach().square().mean().sqrt()))
+def _check_first_step(first_step: int, images: int, settings: FinetuneSettings) -> None:
+    """Refuse a step that the schedule does not have."""
+    steps = settings.epochs * settings.steps_per_epoch(images)
+    if not 0 <= first_step < steps:
+        raise SearchError(f"expected a first step from 0 to {steps - 1}, found {first_step}")
 
 
 def _train_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:

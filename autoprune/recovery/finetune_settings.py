@@ -87,6 +87,10 @@ class FinetuneSettings:
         if wrong:
             raise SearchError(f"fine-tuning settings: {'; '.join(wrong)}")
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Return the number of steps of one pass over so many images; those behind the last full batch are left out."""
+        return images // min(images, self.batch_size)
+
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from 0 over all epochs."""
         warmup, total = round(self.warmup_epochs * steps_per_epoch), self.epochs * steps_per_epoch

@@ -143,6 +143,18 @@ def activation_bomb(model: ModelProto) -> None:
     model.graph.node[0].attribute[0].CopyFrom(helper.make_attribute("pads", [2**20] * 4))
 
 
+def effort_bomb(model: ModelProto) -> None:
+    node = model.graph.node[0]
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    weight.CopyFrom(numpy_helper.from_array(np.zeros((4, 3, 200, 200), np.float32), weight.name))
+    del node.attribute[:]
+    node.attribute.append(helper.make_attribute("pads", [400] * 4))
+
+
+def unknown_type(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 2**31 - 1
+
+
 def function_bomb(model: ModelProto) -> None:
     body = [helper.make_node("Relu", ["a"], ["b"])]
     for level in range(40):
@@ -186,6 +198,8 @@ BAD_FILES: list[tuple[Callable[[ModelProto], None], type[AutopruneError], tuple[
     (wrong_channels, UnsupportedOperatorError, ("conv", "Conv", "3 channels")),
     (memory_bomb, ModelError, ("bomb", "too large")),
     (activation_bomb, ModelError, ("conv", "values per image")),
+    (effort_bomb, ModelError, ("conv", "multiplications")),
+    (unknown_type, ModelError, ("image", "element type 2147483647")),
     (function_bomb, ModelError, ("nodes",)),
     (recursion, ModelError, ("calls itself",)),
 ]

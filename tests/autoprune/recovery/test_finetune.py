@@ -313,3 +313,44 @@ def test_images_that_are_not_finite_are_refused(digits: Digits) -> None:
     broken[0, 0, 0, 0] = float("nan")
     with pytest.raises(NumericalError, match="not finite"):
         finetune(network(), broken, digits[1][:40], QUICK, device=CPU)
+
+
+def test_a_penalty_is_added_to_the_loss_of_each_step(digits: Digits, trained: nn.Sequential) -> None:
+    def penalty(module: nn.Module) -> Tensor:
+        return 0.05 * module.get_parameter("9.weight").abs().sum()
+
+    plain = finetune(trained, digits[0], digits[1], QUICK, device=CPU)
+    pulled = finetune(trained, digits[0], digits[1], QUICK, penalty=penalty, device=CPU)
+    sizes = [each.module.get_parameter("9.weight").abs().sum() for each in (plain, pulled)]
+    assert sizes[1] < 0.5 * sizes[0]
+    assert pulled.history[0].loss > plain.history[0].loss
+
+
+def test_after_each_step_the_network_may_be_changed(digits: Digits, trained: nn.Sequential) -> None:
+    seen: list[int] = []
+
+    def clear(module: nn.Module, done: int) -> None:
+        seen.append(done)
+        with torch.no_grad():
+            module.get_parameter("9.weight")[:, ::2] = 0
+
+    module = finetune(trained, digits[0][:64], digits[1][:64], QUICK, after_step=clear, device=CPU).module
+    assert seen == list(range(1, 9))
+    assert not module.get_parameter("9.weight")[:, ::2].any()
+    assert module.get_parameter("9.weight")[:, 1::2].all()
+
+
+def test_training_goes_on_from_a_step_of_the_schedule(digits: Digits, trained: nn.Sequential) -> None:
+    images, labels = digits[0][:64], digits[1][:64]
+    done: list[int] = []
+    settings = replace(QUICK, epochs=3)  # four steps each
+    whole = finetune(trained, images, labels, settings, device=CPU)
+    rest = finetune(
+        trained, images, labels, settings, first_step=6, after_step=lambda _, step: done.append(step), device=CPU
+    )
+    assert done == [7, 8, 9, 10, 11, 12]
+    assert len(rest.history) == 2
+    assert [epoch.learning_rate for epoch in rest.history] == [epoch.learning_rate for epoch in whole.history[1:]]
+    for wrong in (-1, 12):
+        with pytest.raises(SearchError, match="first step from 0 to 11"):
+            finetune(trained, images, labels, settings, first_step=wrong, device=CPU)

@@ -1,0 +1,77 @@
+"""Network Slimming: channels cut by one threshold over the scales of all batch norms (Liu et al. 2017, 1708.06519)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from autoprune.criteria.members import Scores
+from autoprune.errors import ModelError, NumericalError, SearchError
+from autoprune.groups.channel_group import ChannelGroups
+from autoprune.network.network import Network
+from autoprune.pruning.plan import Plan
+
+
+def gamma_scores(network: Network, groups: ChannelGroups) -> Scores:
+    """Return the mean |gamma| of the batch norms that every unit goes through, ``(n_units,)``; NaN without one."""
+    total, count = np.zeros(groups.n_units), np.zeros(groups.n_units)
+    for name, layer in network.layers().items():
+        channels = groups.layers[name].output
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine and channels is not None:
+            np.add.at(total, channels.ids, layer.weight.detach().abs().double().cpu().numpy())
+            np.add.at(count, channels.ids, 1)
+    scores = np.full(groups.n_units, np.nan)
+    np.divide(total, count, out=scores, where=count > 0)
+    return scores
+
+
+def slim_plan(network: Network, groups: ChannelGroups, share: float, *, include_residual: bool = False) -> Plan:
+    """Return the plan that removes a share of all prunable channels: those of smallest gamma, over all layers.
+
+    Args:
+        network: Trained with :func:`autoprune.training.penalties.GammaL1`, or another penalty on the scales.
+        groups: Of `network`; those whose channels go through no batch norm stay whole.
+        share: Of the channels, from 0 to below 1, rounded down; of every group at least one channel stays.
+        include_residual: Also cut residual streams.
+
+    Raises:
+        SearchError: `share` is out of range.
+        ModelError: No channel that can be removed goes through a batch norm.
+        NumericalError: A scale is not finite.
+
+    """
+    if not 0 <= share < 1:
+        raise SearchError(f"expected the share of channels to remove, from 0 to below 1, found {share}")
+    scores = gamma_scores(network, groups)
+    slimmed = [
+        g for g in groups.prunable(include_residual=include_residual) if not np.isnan(scores[list(g.units)]).any()
+    ]
+    if not slimmed:
+        raise ModelError("network slimming needs channels behind batch norms with a scale, found none to remove")
+    count = int(share * sum(len(group) for group in slimmed))
+    removed = lowest_units(scores, [np.array(group.units) for group in slimmed], count)
+    kept = {
+        group.name: tuple(index for index, unit in enumerate(group.units) if unit not in removed) for group in slimmed
+    }
+    return Plan(kept, network.fingerprint())
+
+
+def lowest_units(scores: Scores, groups: Sequence[NDArray[np.int64]], count: int) -> frozenset[int]:
+    """Return the `count` units of lowest score, or all that can go: the best of each group stays.
+
+    Args:
+        scores: Of every unit of the network, ``(n_units,)``.
+        groups: Numbers of the units of each group that may be cut.
+        count: How many go.
+
+    Raises:
+        NumericalError: A score is not finite.
+
+    """
+    units = np.concatenate(groups)
+    if not np.isfinite(scores[units]).all():
+        raise NumericalError("expected finite scores of channels; check the weights for NaN, or train at a lower rate")
+    protected = {int(each[np.argmax(scores[each])]) for each in groups}
+    order = units[np.argsort(scores[units], kind="stable")].tolist()
+    return frozenset([unit for unit in order if unit not in protected][:count])
