@@ -31,6 +31,8 @@ _SENDS, _RESEND_S = 10, 5.0
 _REFUSED = (409, 413, 422)
 #: Answer for files of work that has ended meanwhile.
 _GONE = 404
+#: Answer to those who ask too often.
+_TOO_MANY = 429
 
 
 class ServiceError(AutopruneError):
@@ -40,6 +42,11 @@ class ServiceError(AutopruneError):
         """Say what happened; `status` is that of the answer, None where there was no answer."""
         super().__init__(message)
         self.status = status
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status is None or self.status >= 500 or self.status == _TOO_MANY
 
 
 def result_document(measured: Measured) -> dict[str, Any]:
@@ -56,8 +63,8 @@ def result_document(measured: Measured) -> dict[str, Any]:
 class Agent:
     """Fetches work for one device from one service and does it."""
 
-    def __init__(self, url: str, device: str) -> None:
-        """Work for the service at `url` as `device`.
+    def __init__(self, url: str, device: str, *, key: str | None = None) -> None:
+        """Work for the service at `url` as `device`, with the token of an API `key` where the service asks for one.
 
         Raises:
             LatencyTableError: Not an HTTP address, or no name of a device.
@@ -67,6 +74,7 @@ class Agent:
             raise LatencyTableError(f"--poll: expected an address such as http://192.168.1.2:8765, found {url!r}")
         self._url = f"{url.rstrip('/')}/v1/devices/{check_device(device)}"
         self._device = device
+        self._key = key
 
     def run(
         self,
@@ -91,7 +99,7 @@ class Agent:
                 found = self.do_one(say, should_stop)
                 wait_s = interval_s
             except ServiceError as error:
-                if once or (error.status is not None and 400 <= error.status < 500):
+                if once or not error.may_pass:
                     raise
                 say(f"{error}; asking again in {wait_s:.0f} s")
                 found, wait_s = False, min(2 * wait_s, _MOST_WAIT_S)
@@ -157,7 +165,7 @@ class Agent:
                 self._send(url, document)
                 return
             except ServiceError as error:
-                if not left or should_stop() or (error.status is not None and error.status < 500):
+                if not left or should_stop() or not error.may_pass:
                     raise
                 say(f"{error}; sending again in {wait_s:.0f} s")
             _wait(wait_s, should_stop)
@@ -184,6 +192,8 @@ class Agent:
         """
         headers = {"Content-Type": content_type} if content_type else {}
         request = urllib.request.Request(url, body, headers)  # noqa: S310 - http(s), checked above
+        if self._key is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
                 content = bytes(reply.read(most + 1))

@@ -1,6 +1,7 @@
 """The program that runs on a device: ``python measure.pyz`` measures the kit's work and writes a latency table."""
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stop_on_interrupt() as should_stop:
             if options.poll:
-                agent = Agent(options.poll, options.device or device_name(processor_name()))
+                name = options.device or device_name(processor_name())
+                agent = Agent(options.poll, name, key=os.environ.get("AUTOPRUNE_API_KEY"))
                 agent.run(once=options.once, interval_s=options.interval, say=_say, should_stop=should_stop)
             else:
                 _measure_kit(options, should_stop)
@@ -158,7 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", "-o", metavar="FILE", help="where the table goes (default: latency-table.json)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier, unfinished run measured")
     parser.add_argument("--kit", metavar="FOLDER", help="folder with work.json (default: where this program lies)")
-    parser.add_argument("--poll", metavar="URL", help="fetch work from a service instead of the kit, again and again")
+    parser.add_argument(
+        "--poll",
+        metavar="URL",
+        help="fetch work from a service instead of the kit, again and again; "
+        "the token of its API key, if it asks for one, in AUTOPRUNE_API_KEY",
+    )
     parser.add_argument("--interval", type=float, default=10.0, metavar="S", help="seconds between two questions")
     parser.add_argument("--once", action="store_true", help="with --poll: end when there is no work left")
     return parser

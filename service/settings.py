@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import AutopruneError
 
@@ -13,6 +14,14 @@ DEFAULT_PORT = 8765
 
 #: Where a service is looked for if nobody names an address.
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+#: Limits by their names here and in the environment.
+_LIMITS = {
+    "requests_per_s": "AUTOPRUNE_REQUESTS_PER_SECOND",
+    "queued_jobs": "AUTOPRUNE_QUEUED_JOBS",
+    "job_memory_mib": "AUTOPRUNE_JOB_MEMORY_MIB",
+    "job_seconds": "AUTOPRUNE_JOB_SECONDS",
+}
 
 
 class SettingsError(AutopruneError):
@@ -29,6 +38,11 @@ class Settings:
         max_model_bytes: Largest model file accepted.
         max_dataset_bytes: Largest dataset file accepted.
         run_jobs: Whether this service takes jobs from the queue, or only accepts them.
+        require_keys: Whether every request must carry an API key.
+        requests_per_s: Requests a second that one API key, or everybody without one, may go on sending.
+        queued_jobs: Jobs that one API key, or everybody without one, may have waiting at a time.
+        job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
+        job_seconds: Longest time that one attempt at a job may take; None for any.
 
     """
 
@@ -37,13 +51,34 @@ class Settings:
     max_model_bytes: int = 512 * MIB
     max_dataset_bytes: int = 4096 * MIB
     run_jobs: bool = True
+    require_keys: bool = False
+    requests_per_s: int = 100
+    queued_jobs: int = 1000
+    job_memory_mib: int | None = None
+    job_seconds: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Return the settings of ``AUTOPRUNE_HOME`` and ``AUTOPRUNE_DB``; the rest as by default."""
+        """Return the settings that the environment names; the rest as by default.
+
+        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), and as whole numbers above 0
+        ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``, ``AUTOPRUNE_JOB_MEMORY_MIB`` and
+        ``AUTOPRUNE_JOB_SECONDS``.
+
+        Raises:
+            SettingsError: A variable holds something else.
+
+        """
         variables = os.environ if environment is None else environment
         home = variables.get("AUTOPRUNE_HOME") or Path.home() / ".local" / "share" / "autoprune"
-        return cls(Path(home).absolute(), variables.get("AUTOPRUNE_DB", ""))
+        require_keys = variables.get("AUTOPRUNE_REQUIRE_KEYS") or "0"
+        if require_keys not in ("0", "1"):
+            raise SettingsError(f"AUTOPRUNE_REQUIRE_KEYS: expected 0 or 1, found {require_keys!r}")
+        settings = cls(Path(home).absolute(), variables.get("AUTOPRUNE_DB", ""), require_keys=require_keys == "1")
+        limits: dict[str, Any] = {
+            field: _limit(name, variables[name]) for field, name in _LIMITS.items() if variables.get(name)
+        }
+        return replace(settings, **limits)
 
     @property
     def url(self) -> str:
@@ -58,6 +93,11 @@ class Settings:
         """Return the folder that one job writes its artifacts into."""
         return self.job_folder(job_id) / "artifacts"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that a service writes into."""
+        return self.home, self.home / "store", self.home / "jobs"
+
     def prepare(self) -> None:
         """Make the folders.
 
@@ -66,9 +106,16 @@ class Settings:
 
         """
         try:
-            for folder in (self.home, self.home / "store", self.home / "jobs"):
+            for folder in self.folders:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(
                 f"cannot write to {self.home} ({error}); set AUTOPRUNE_HOME to a folder of yours"
             ) from error
+
+
+def _limit(name: str, text: str) -> int:
+    """Return the whole number above 0 that the variable `name` holds."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:20]) < 2**63):
+        raise SettingsError(f"{name}: expected a whole number above 0, found {text[:100]!r}")
+    return int(text)

@@ -19,23 +19,28 @@ from typing import BinaryIO
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from autoprune.service.engine.job_limits import JobLimits
+from autoprune.service.engine.job_metrics import JobMetrics
 from autoprune.service.engine.worker import EXIT_STOPPED
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.tables import JobRow, JobState, Json
 
 #: Between SIGTERM and SIGKILL.
 GRACE_S = 2.0
 
 POLL_S = 0.1
 
-#: Crashes of the whole service in mid-job after which that job is taken for their cause and does not run again.
+#: Crashes of the whole service in mid-job, or SIGTERMs to the job alone, after which it does not run again.
 MOST_CRASHES = 4
 
 #: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`.
 PASSED = frozenset(("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"))
 PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PYTHON", "TORCH_", "XDG_")
+
+#: How long a service may take to stop after SIGTERM; whoever stops a service may send that to its workers too.
+STOPPING_S = 6.0
 
 #: How long a worker whose service died may take to notice.
 LEFTOVER_S = 5.0
@@ -49,6 +54,7 @@ class _End(Enum):
     BY_ITSELF = auto()
     CANCELLED = auto()
     SHUTDOWN = auto()
+    LIMIT = auto()
 
 
 class JobRunner:
@@ -57,14 +63,20 @@ class JobRunner:
     Only one runner may work in a home folder at a time; a lock there sees to that. Methods are for one owner.
     """
 
-    def __init__(self, settings: Settings, records: Records) -> None:
-        """Prepare to run the jobs in `records`, in the folders of `settings`."""
+    def __init__(self, settings: Settings, records: Records, metrics: JobMetrics) -> None:
+        """Prepare to run the jobs in `records`, in the folders of `settings`, and to count them in `metrics`."""
         self._settings = settings
         self._records = records
+        self._metrics = metrics
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job-runner")
         self._lock = contextlib.ExitStack()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes jobs."""
+        return self._thread.is_alive() and not self._stopping.is_set()
 
     def start(self) -> None:
         """Begin: queue again what an earlier service left running, then run what is queued.
@@ -107,7 +119,9 @@ class JobRunner:
                     unsure, starts = False, False
                 row = self._records.claim()
                 if row is not None:
+                    self._metrics.claimed()
                     self._run_job(row)
+                    self._metrics.attempted(self._records.job(row.id))
                     continue
             except (SQLAlchemyError, OSError):  # disk full, database locked: this may pass
                 _log.exception("the job runner cannot work; trying again")
@@ -118,18 +132,22 @@ class JobRunner:
         """Run one claimed job to its end, whatever that is."""
         with self._worker(row) as process:
             self._records.report(row.id, row.attempts, worker_pid=process.pid)
-            end = self._watch(row, process)
+            end, error = self._watch(row, process)
             returncode = process.wait()
-        stopped = end is _End.BY_ITSELF and returncode == EXIT_STOPPED  # somebody sent the worker SIGTERM
-        if end is _End.SHUTDOWN or stopped:
+        terminated = returncode in (EXIT_STOPPED, -signal.SIGTERM)  # the latter before it could catch it
+        stopped = end is _End.BY_ITSELF and terminated  # somebody sent the worker SIGTERM
+        if end is _End.SHUTDOWN or (stopped and self._stopping.wait(STOPPING_S)):
             self._requeue(row)
             return
-        state, error = JobState.CANCELLED, None
+        if stopped:
+            self._count_crash(row)
+            return
+        state = JobState.CANCELLED if end is _End.CANCELLED else JobState.FAILED
         if end is _End.BY_ITSELF:
-            state = JobState.FAILED
             error = {"type": "worker-died", "detail": _cause_of_death(returncode)}
         if self._records.move(row.id, state, attempt=row.attempts, error=error):  # no: the worker wrote its outcome
-            _log.warning("job %s: %s (%s)", row.id, state, _cause_of_death(returncode))
+            why = _cause_of_death(returncode) if error is None else error["detail"]
+            _log.warning("job %s: %s (%s)", row.id, state, why)
 
     @contextlib.contextmanager
     def _worker(self, row: JobRow) -> Iterator["subprocess.Popen[bytes]"]:
@@ -161,33 +179,48 @@ class JobRunner:
             "MKL_NUM_THREADS": threads,
         }
 
-    def _watch(self, row: JobRow, process: "subprocess.Popen[bytes]") -> _End:
-        """Wait for the end of a worker, and bring it about where somebody asks for it."""
+    def _watch(self, row: JobRow, process: "subprocess.Popen[bytes]") -> tuple[_End, Json | None]:
+        """Wait for the end of a worker, and bring it about where somebody asks for it or a limit is broken.
+
+        Returns why it ended, and the error of a job that broke a limit.
+        """
+        limits = JobLimits.of(self._settings)
         while process.poll() is None:
             if self._stopping.is_set():
                 _end(process)
-                return _End.SHUTDOWN
+                return _End.SHUTDOWN, None
+            error = limits.broken(process.pid)
+            if error is not None:
+                _signal_group(process.pid, signal.SIGKILL)
+                return _End.LIMIT, error
             with contextlib.suppress(SQLAlchemyError):  # a locked database must not lose sight of the process
                 if self._records.job(row.id).cancel_requested:
                     _end(process)
-                    return _End.CANCELLED
+                    return _End.CANCELLED, None
             time.sleep(POLL_S)
-        return _End.CANCELLED if self._records.job(row.id).cancel_requested else _End.BY_ITSELF
+        return _End.CANCELLED if self._records.job(row.id).cancel_requested else _End.BY_ITSELF, None
 
     def _adopt(self, row: JobRow, *, crashed: bool) -> None:
-        """Queue a job again that nobody runs; where its service `crashed` over it too often, fail it."""
+        """Queue a job again that nobody runs; that counts as a crash where its service `crashed` over it."""
         folder = self._settings.job_folder(row.id)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "worker.lock", wait_s=LEFTOVER_S) as is_dead:
             if not is_dead and row.worker_pid is not None:  # holds the lock, so the process number is still its own
                 _signal_group(row.worker_pid, signal.SIGKILL)
+        if crashed:
+            self._count_crash(row)
+        else:
+            self._requeue(row)
+
+    def _count_crash(self, row: JobRow) -> None:
+        """Queue a job again after it was ended from outside; where that happened too often, fail it."""
         crashes = row.crashes + 1
-        if not crashed or crashes < MOST_CRASHES:
-            self._requeue(row, crashed=crashed)
+        if crashes < MOST_CRASHES:
+            self._requeue(row, crashed=True)
             return
         detail = (
-            f"the service ended {crashes} times while it ran this job, which is therefore not tried again: killed, or "
-            "out of memory; the job's worker.log says how far it came, a smaller model or fewer images may help"
+            f"this job, or the service that ran it, was ended {crashes} times, and so it is not tried again: killed, "
+            "or out of memory; the job's worker.log says how far it came, a smaller model or fewer images may help"
         )
         error = {"type": "poisoned", "detail": detail}
         if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=error, crashed=True):

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from autoprune.service.engine.job_metrics import JobMetrics
 from autoprune.service.engine.runner import JobRunner
 from autoprune.service.settings import Settings
 from autoprune.service.storage.file_store import FileStore
@@ -16,6 +17,7 @@ class Service:
 
     Attributes:
         runner: None where this service only accepts jobs.
+        metrics: What the runner has done since the start.
 
     """
 
@@ -23,6 +25,7 @@ class Service:
     records: Records
     store: FileStore
     runner: JobRunner | None
+    metrics: JobMetrics
 
     def wake(self) -> None:
         """Tell the runner that there is work, if there is a runner."""
@@ -42,8 +45,9 @@ def opened(settings: Settings) -> Iterator[Service]:
     with contextlib.ExitStack() as stack:
         records = Records(settings.url, create=True)
         stack.callback(records.close)
-        runner = JobRunner(settings, records) if settings.run_jobs else None
+        metrics = JobMetrics()
+        runner = JobRunner(settings, records, metrics) if settings.run_jobs else None
         if runner is not None:
             runner.start()
             stack.callback(runner.stop)
-        yield Service(settings, records, FileStore(settings.home / "store"), runner)
+        yield Service(settings, records, FileStore(settings.home / "store"), runner, metrics)

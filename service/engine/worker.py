@@ -1,5 +1,6 @@
 """The process of one job: ``python -m autoprune.service.engine.worker <job id> <attempt>``, started by the runner."""
 
+import contextlib
 import hashlib
 import logging
 import mimetypes
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 def main(job_id: str, attempt: int) -> int:
     """Run one attempt of a job and record its outcome; return the exit code of this process."""
     threading.Thread(target=_die_with_service, name="lifeline", daemon=True).start()
+    with contextlib.suppress(OSError):  # Linux: out of memory, the system ends this process before the service
+        Path("/proc/self/oom_score_adj").write_text("500")
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from autoprune.costs.budget import Budget
+from autoprune.criteria.applicability import check_data
+from autoprune.criteria.catalog import find_criterion
 from autoprune.datasets.dataset import parse_normalization
-from autoprune.errors import DatasetError, ModelError
+from autoprune.datasets.splits import split_sizes
+from autoprune.errors import DatasetError, ModelError, SearchError
+from autoprune.evaluation.recalibration import FEWEST_IMAGES
 from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.engine.job_inputs import BUILTIN, check_agent, check_earlier, model_of, reference_error
-from autoprune.service.pipeline.inputs import check_problem, device_table
-from autoprune.service.pipeline.searchers import check_log
+from autoprune.service.pipeline.inputs import check_problem, device_table, search_images
+from autoprune.service.pipeline.searchers import check_policies
 from autoprune.service.rest.uploads import builtin_dataset, load_stored
 from autoprune.service.rest.views import DatasetView
 from autoprune.service.specs.job_spec import JobSpec
@@ -23,8 +27,8 @@ def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> 
 
     Raises:
         SpecError: A model, dataset, agent or earlier job that is not there, or settings that contradict its record.
-        AutopruneError: An infeasible budget, nothing to prune, images or labels that do not fit the network,
-            a log for TensorBoard where that is not installed.
+        AutopruneError: An infeasible budget, nothing to prune, images, labels or a normalization that do not fit the
+            network, too few images, a criterion that cannot score it, what a policy cannot search with.
 
     """
     model = model_of(spec, records)
@@ -32,15 +36,16 @@ def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> 
     held_out = None if spec.report_dataset is None else _dataset("report_dataset", spec.report_dataset, records)
     check_agent(spec, records)
     check_earlier(spec, records)
-    check_log(spec)
     budget = Budget.parse(spec.budget)
-    if spec.normalization is not None:
-        parse_normalization(spec.normalization)
-    for view in (dataset, held_out):
-        if view is not None:
-            _check_fit(model, view)
+    _check_fit(model, dataset)
+    if held_out is not None:
+        _check_fit(model, held_out)
+        _check_held_out(dataset, held_out)
+    _check_normalization(spec, model)
     _check_sizes(spec, dataset, held_out)
-    check_problem(load_stored(model, store.path(model.sha256, model.suffix)), budget, spec, _latencies(spec, home))
+    check_data(find_criterion(spec.criterion, "channel"), labels=dataset.classes is not None)
+    network = load_stored(model, store.path(model.sha256, model.suffix))
+    check_policies(spec, check_problem(network, budget, spec, _latencies(spec, home)))
 
 
 def _latencies(spec: JobSpec, home: Path) -> LatencyTable | None:
@@ -81,17 +86,54 @@ def _check_fit(model: ModelRow, dataset: DatasetView) -> None:
         )
 
 
+def _check_held_out(dataset: DatasetView, held_out: DatasetView) -> None:
+    """Refuse report images that figures on the others would say nothing about, as far as the records tell."""
+    if dataset.classes is not None and held_out.classes is None:
+        raise DatasetError(
+            f"report_dataset: {held_out.name} has no labels, {dataset.name} has; add them, or leave both without"
+        )
+    ours, theirs = dataset.class_names or [], held_out.class_names or []
+    if ours and ours[: len(theirs)] != theirs[: len(ours)]:
+        raise DatasetError(
+            f"report_dataset: expected the classes of {dataset.name} in their order, {', '.join(ours[:12])}; found "
+            f"{', '.join(theirs[:12])} in {held_out.name}"
+        )
+    if None not in (dataset.dtype, held_out.dtype) and dataset.dtype != held_out.dtype:
+        raise DatasetError(
+            f"report_dataset: expected values of {dataset.dtype}, as in {dataset.name}; found {held_out.dtype} in "
+            f"{held_out.name}; prepare both the same way"
+        )
+
+
+def _check_normalization(spec: JobSpec, model: ModelRow) -> None:
+    """Refuse constants for another number of channels."""
+    if spec.normalization is None:
+        return
+    given, channels = len(parse_normalization(spec.normalization).mean), model.facts["input_shape"][0]
+    if given not in (0, channels):
+        raise DatasetError(
+            f"normalization: expected {channels} mean(s) and standard deviation(s), one per channel of the network's "
+            f"input, or 'none'; found {given} of each"
+        )
+
+
 def _check_sizes(spec: JobSpec, dataset: DatasetView, held_out: DatasetView | None) -> None:
-    """Refuse splits that ask for more images than there are; a split left open needs at least one."""
-    asked = [spec.fit_images, spec.search_images]
+    """Refuse splits that ask for more images than there are, or that leave too few to work with."""
+    asked = {"fit": spec.fit_images, "search": search_images(spec, dataset.images)}
     if held_out is None:
-        asked.append(spec.report_images)
+        asked["report"] = spec.report_images
     elif spec.report_images is not None and spec.report_images > held_out.images:
         raise DatasetError(
             f"{held_out.name}: {spec.report_images:,} report images were asked for, it has {held_out.images:,}"
         )
-    needed = sum(size or 1 for size in asked)
-    if needed > dataset.images:
+    fit, search, *_ = split_sizes(asked, dataset.images, dataset.name)
+    if fit < FEWEST_IMAGES:
         raise DatasetError(
-            f"{dataset.name}: the splits need {needed:,} images at least, it has {dataset.images:,}; ask for less"
+            f"{dataset.name}: expected at least {FEWEST_IMAGES} fit images, which batch norm is measured on; found "
+            f"{fit} of them; ask for more (fit_images), or add images"
+        )
+    if spec.screening_images is not None and spec.screening_images >= search:
+        raise SearchError(
+            f"screening_images: expected fewer than the {search:,} search images, found {spec.screening_images:,}; "
+            "screen on fewer, or leave it out"
         )

@@ -8,6 +8,8 @@ from fastapi.exceptions import RequestValidationError
 
 from autoprune.service.engine.service import Service
 from autoprune.service.rest.problems import MEDIA_TYPE, Problem
+from autoprune.service.storage.quota import Quota
+from autoprune.service.storage.tables import KeyRow, KeyScope
 
 
 def _service(request: Request) -> Service:
@@ -18,6 +20,18 @@ def _service(request: Request) -> Service:
 
 
 TheService = Annotated[Service, Depends(_service)]
+
+
+def _quota(request: Request, service: TheService) -> Quota:
+    """Return how much of the queue the sender of the request may fill; the scope admin has no quota."""
+    key = getattr(request.state, "key", None)
+    if key is None:
+        return Quota(queued_jobs=service.settings.queued_jobs)
+    assert isinstance(key, KeyRow)
+    return Quota(key.id, None if key.allows(KeyScope.ADMIN) else service.settings.queued_jobs)
+
+
+TheQuota = Annotated[Quota, Depends(_quota)]
 
 
 def only_fields(*names: str) -> Callable[[Request], Awaitable[None]]:
@@ -47,5 +61,7 @@ def check_fields(found: list[str], names: tuple[str, ...]) -> None:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of these errors."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldProblem"]  # a reference would be to nothing
+    content = {MEDIA_TYPE: {"schema": schema}}
     return {status: {"description": "Problem details", "content": content} for status in statuses}

@@ -1,23 +1,80 @@
-"""What the routes of jobs and of comparisons answer alike: ends of jobs, and the files that they left."""
+"""What routes of jobs and of comparisons, over REST and of the page, answer alike: from their start to their files."""
 
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any
 
-from starlette.responses import FileResponse
+from fastapi import Header
+from starlette.responses import FileResponse, Response
 
+from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.service import Service
+from autoprune.service.pipeline.job_files import EVIDENCE
+from autoprune.service.pipeline.what_if import WhatIfView, what_if
+from autoprune.service.rest.admission import check_job
 from autoprune.service.rest.dependencies import documented
 from autoprune.service.rest.views import ArtifactView
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.storage.quota import Quota
 from autoprune.service.storage.records import JobStateError, NotFoundError
+from autoprune.service.storage.submissions import KEPT_FOR, MAX_KEY_LENGTH, Submissions
 from autoprune.service.storage.tables import JobKind, JobRow, JobState
+
+#: A header that makes a request safe to send again.
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=MAX_KEY_LENGTH,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your own, such as a UUID: sent again with the same settings within "
+        f"{KEPT_FOR // timedelta(hours=1)} hours, the answer is the same job, with status 200.",
+    ),
+]
+
+#: ETags of what the client has already.
+IfNoneMatch = Annotated[str | None, Header(description="ETags that you have; a file with one of them is not sent.")]
+
+#: How ids begin.
+_PREFIXES = {JobKind.SEARCH: "job", JobKind.COMPARISON: "cmp"}
 
 #: How a route that answers with a file is described.
 FILE_RESPONSE: dict[str, Any] = {
     "response_class": FileResponse,
     "responses": {
         200: {"description": "The file", "content": {"application/octet-stream": {}}},
+        304: {"description": "The file is the one that `If-None-Match` names"},
         **documented(404, 409),
     },
 }
+
+
+def submitted(service: Service, quota: Quota, spec: JobSpec, key: str | None = None) -> tuple[JobRow, bool]:
+    """Queue a job, or a comparison where `spec` is of one, for a `quota`'s caller; return it, and whether it is new.
+
+    A `key` that has queued the same job before gives that one, which is not checked again.
+
+    Raises:
+        IdempotencyError: The key has queued another job.
+        QuotaError: The caller has as many queued as it may.
+        AutopruneError: It could not succeed: see :func:`autoprune.service.rest.admission.check_job`.
+
+    """
+    kind = JobKind.COMPARISON if isinstance(spec, ComparisonSpec) else JobKind.SEARCH
+    submissions, document = Submissions(service.records, quota), spec.model_dump(mode="json")
+    row, is_new = submissions.known(document, kind, key), False
+    if row is None:
+        check_job(spec, service.records, service.store, service.settings.home)
+        row, is_new = submissions.add(f"{_PREFIXES[kind]}_{uuid.uuid4().hex[:24]}", document, kind, key)
+        service.wake()
+    return row, is_new
+
+
+def describe_submission(response: Response, row: JobRow, *, is_new: bool) -> None:
+    """Say in status and headers of `response` where a submitted job is."""
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/{_address(JobKind(row.kind))}/{row.id}"
 
 
 def cancelled(service: Service, job_id: str, kind: JobKind) -> JobRow:
@@ -34,6 +91,22 @@ def cancelled(service: Service, job_id: str, kind: JobKind) -> JobRow:
     return row
 
 
+def budget_answers(service: Service, job_id: str, budgets: Sequence[str]) -> WhatIfView:
+    """Say what other budgets would cost, from what a job has evaluated.
+
+    Raises:
+        NotFoundError: No such id.
+        JobStateError: It has not searched with all its policies.
+        AutopruneError: A budget that cannot be answered: see :func:`autoprune.service.pipeline.what_if.what_if`.
+
+    """
+    row = service.records.job(job_id, JobKind.SEARCH)
+    path = service.settings.artifact_folder(job_id) / EVIDENCE
+    if not path.is_file():
+        raise JobStateError(f"job {job_id} is {row.state}; it can answer once all its policies have searched")
+    return what_if(path, budgets)
+
+
 def artifacts_of(service: Service, job_id: str, kind: JobKind) -> list[ArtifactView]:
     """Return the files that a job of this kind left; none until it has succeeded.
 
@@ -45,8 +118,8 @@ def artifacts_of(service: Service, job_id: str, kind: JobKind) -> list[ArtifactV
     return [ArtifactView.of(row) for row in service.records.artifacts(job_id)]
 
 
-def artifact_file(service: Service, job_id: str, name: str, kind: JobKind) -> FileResponse:
-    """Return one file that a job of this kind left.
+def artifact_file(service: Service, job_id: str, name: str, kind: JobKind, if_none_match: str | None) -> Response:
+    """Return one file that a job of this kind left, or 304 where `if_none_match` names the ETag that it has.
 
     Raises:
         NotFoundError: No such id, or no such file.
@@ -59,9 +132,22 @@ def artifact_file(service: Service, job_id: str, name: str, kind: JobKind) -> Fi
     artifact = next((known for known in service.records.artifacts(job_id) if known.name == name), None)
     path = None if artifact is None else service.settings.artifact_folder(job_id) / artifact.name
     if artifact is None or path is None or not path.is_file():
-        where = "comparisons" if kind is JobKind.COMPARISON else "jobs"
         raise NotFoundError(
-            f"job {job_id} has no artifact {name[:200]!r}; GET /v1/{where}/{job_id}/artifacts lists them"
+            f"job {job_id} has no artifact {name[:200]!r}; GET /v1/{_address(kind)}/{job_id}/artifacts lists them"
         )
-    headers = {"ETag": f'"{artifact.sha256}"', "X-Content-Type-Options": "nosniff"}
+    etag = f'"{artifact.sha256}"'
+    if if_none_match is not None and _names(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    headers = {"ETag": etag, "X-Content-Type-Options": "nosniff"}
     return FileResponse(path, media_type=artifact.media_type, headers=headers)
+
+
+def _names(if_none_match: str, etag: str) -> bool:
+    """Tell whether the header ``If-None-Match`` names `etag`, weakly as it may, among others or as any."""
+    names = [name.strip().removeprefix("W/") for name in if_none_match.split(",")]
+    return etag in names or names == ["*"]
+
+
+def _address(kind: JobKind) -> str:
+    """Return where jobs of this kind are."""
+    return "comparisons" if kind is JobKind.COMPARISON else "jobs"

@@ -12,12 +12,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from autoprune.errors import AutopruneError
 from autoprune.service.failure import kind_of
 from autoprune.service.specs.job_spec import SpecError, problems_of
 from autoprune.service.storage.device_records import WorkStateError
 from autoprune.service.storage.file_store import StorageError, TooLargeError
+from autoprune.service.storage.quota import QuotaError
 from autoprune.service.storage.records import JobStateError, NotFoundError
 
 MEDIA_TYPE = "application/problem+json"
@@ -28,6 +30,7 @@ _STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     JobStateError: HTTPStatus.CONFLICT,
     WorkStateError: HTTPStatus.CONFLICT,
+    QuotaError: HTTPStatus.TOO_MANY_REQUESTS,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     StorageError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -51,7 +54,7 @@ class Problem(BaseModel):
         examples=["budget macs <= 1% cannot be reached: ..., the smallest reachable value is 1,000 (2%)"]
     )
     instance: str | None = Field(default=None, examples=["/v1/jobs"])
-    errors: list[FieldProblem] | None = None
+    errors: list[FieldProblem] = Field(default_factory=list)
 
 
 def problem_response(
@@ -86,10 +89,15 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
+def status_of(error: AutopruneError) -> HTTPStatus:
+    """Return the status that an error of the user is answered with."""
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
 async def _on_user_error(request: Request, error: Exception) -> Response:
     """Answer 4xx for what the user can change."""
     assert isinstance(error, AutopruneError)
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), HTTPStatus.UNPROCESSABLE_ENTITY)
+    status = status_of(error)
     errors = error.problems if isinstance(error, SpecError) else ()
     return problem_response(status, str(error), kind=kind_of(error), instance=request.url.path, errors=errors)
 
@@ -106,7 +114,20 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths, wrong methods, broken forms."""
     assert isinstance(error, HTTPException)
     detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
-    return problem_response(error.status_code, detail, instance=request.url.path, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem_response(error.status_code, detail, instance=request.url.path, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that the path of a request has; the framework names those of one route alone."""
+    scopes = [{**request.scope, "method": method} for method in ("DELETE", "GET", "PATCH", "POST", "PUT")]
+    return [
+        scope["method"]
+        for scope in scopes
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:

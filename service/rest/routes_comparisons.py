@@ -1,15 +1,24 @@
 """Comparisons and their artifacts over REST: jobs of their own kind, in the same queue."""
 
-import uuid
-from typing import Annotated
+from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Query, Response
-from starlette.responses import FileResponse
+from fastapi import APIRouter, Depends, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
-from autoprune.service.rest.admission import check_job
-from autoprune.service.rest.dependencies import TheService, documented
-from autoprune.service.rest.job_answers import FILE_RESPONSE, artifact_file, artifacts_of, cancelled
+from autoprune.service.rest.dependencies import TheQuota, TheService, documented
+from autoprune.service.rest.event_stream import Position, TheWatch, events_of
+from autoprune.service.rest.job_answers import (
+    FILE_RESPONSE,
+    IdempotencyKey,
+    IfNoneMatch,
+    artifact_file,
+    artifacts_of,
+    cancelled,
+    describe_submission,
+    submitted,
+)
+from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.views import ArtifactView, ComparisonView
 from autoprune.service.storage.tables import JobKind, JobState
 
@@ -18,22 +27,35 @@ router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
 _KIND = JobKind.COMPARISON
 
 
-@router.post("", status_code=201, summary="Submit a comparison", responses=documented(413, 422))
-def post_comparison(service: TheService, response: Response, spec: ComparisonSpec) -> ComparisonView:
+def _known(service: TheService, comparison_id: str) -> None:
+    """Refuse unknown ids before a stream begins."""
+    service.records.job(comparison_id, _KIND)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Submit a comparison",
+    responses={200: {"model": ComparisonView, "description": "Queued before, by the same key"}, **documented(413, 422)},
+)
+def post_comparison(
+    service: TheService,
+    quota: TheQuota,
+    response: Response,
+    spec: ComparisonSpec,
+    idempotency_key: IdempotencyKey = None,
+) -> ComparisonView:
     """Queue a comparison. What cannot succeed, such as a budget below the smallest reachable cost, is refused here."""
-    check_job(spec, service.records, service.store, service.settings.home)
-    row = service.records.add_job(f"cmp_{uuid.uuid4().hex[:24]}", spec.model_dump(mode="json"), kind=_KIND)
-    service.wake()
-    response.headers["Location"] = f"/v1/comparisons/{row.id}"
+    row, is_new = submitted(service, quota, spec, idempotency_key)
+    describe_submission(response, row, is_new=is_new)
     return ComparisonView.of(row)
 
 
-@router.get("", summary="List comparisons", responses=documented(422))
-def get_comparisons(
-    service: TheService, state: JobState | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> list[ComparisonView]:
+@router.get("", summary="List comparisons", responses=PAGED)
+def get_comparisons(service: TheService, page: ThePage, state: JobState | None = None) -> list[ComparisonView]:
     """Return the newest comparisons, newest first, of one `state` or of all."""
-    return [ComparisonView.of(row) for row in service.records.jobs(kind=_KIND, state=state, limit=limit)]
+    rows = service.records.jobs(kind=_KIND, state=state, limit=page.needed, after=page.after)
+    return [ComparisonView.of(row) for row in page.of(rows, lambda row: row.id)]
 
 
 @router.get("/{comparison_id}", summary="Show a comparison", responses=documented(404))
@@ -48,6 +70,23 @@ def post_cancel(service: TheService, comparison_id: str) -> ComparisonView:
     return ComparisonView.of(cancelled(service, comparison_id, _KIND))
 
 
+@router.get(
+    "/{comparison_id}/events",
+    summary="Follow a comparison",
+    response_class=EventSourceResponse,
+    responses=documented(404, 422),
+    dependencies=[Depends(_known)],
+)
+async def get_events(watch: TheWatch, comparison_id: str, position: Position) -> AsyncIterator[ServerSentEvent]:
+    """Stream what happens to a comparison until it has ended: `state` events of every change, `progress` while it runs.
+
+    `state` events have ids. A stream that broke goes on behind the one named by `Last-Event-ID`, nothing left out and
+    nothing told twice; `progress` is then told as it is. A service that ends ends its streams, too.
+    """
+    async for event in events_of(watch, comparison_id, position):
+        yield event
+
+
 @router.get("/{comparison_id}/artifacts", summary="List a comparison's artifacts", responses=documented(404))
 def get_artifacts(service: TheService, comparison_id: str) -> list[ArtifactView]:
     """Return the files that a comparison left; none until it has succeeded."""
@@ -55,6 +94,6 @@ def get_artifacts(service: TheService, comparison_id: str) -> list[ArtifactView]
 
 
 @router.get("/{comparison_id}/artifacts/{name:path}", summary="Download an artifact", **FILE_RESPONSE)
-def get_artifact(service: TheService, comparison_id: str, name: str) -> FileResponse:
+def get_artifact(service: TheService, comparison_id: str, name: str, if_none_match: IfNoneMatch = None) -> Response:
     """Return one file of a comparison that succeeded, by its name in the list."""
-    return artifact_file(service, comparison_id, name, _KIND)
+    return artifact_file(service, comparison_id, name, _KIND, if_none_match)

@@ -1,8 +1,6 @@
 """Datasets over REST."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -10,8 +8,10 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from autoprune.service.engine.job_inputs import BUILTIN
 from autoprune.service.engine.service import Service
 from autoprune.service.rest.dependencies import TheService, check_fields, documented
+from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.uploads import add_dataset, builtin_dataset
 from autoprune.service.rest.views import BuiltinDataset, DatasetView
 from autoprune.service.storage.tables import DatasetRow
@@ -65,16 +65,22 @@ async def post_dataset(service: TheService, request: Request, response: Response
     return view
 
 
-@router.get("", summary="List datasets", responses=documented(422))
-def get_datasets(service: TheService, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[DatasetView]:
+@router.get("", summary="List datasets", responses=PAGED)
+def get_datasets(service: TheService, page: ThePage) -> list[DatasetView]:
     """Return the newest datasets, newest first, and the built-in one last."""
-    return [*map(DatasetView.of, service.records.all(DatasetRow, limit=limit)), builtin_dataset()]
+    if page.after == BUILTIN:
+        return []
+    rows = service.records.all(DatasetRow, limit=page.needed, after=page.after)
+    views = [DatasetView.of(row) for row in rows]
+    if len(rows) < page.needed:
+        views.append(builtin_dataset())
+    return list(page.of(views, lambda view: view.id))
 
 
 @router.get("/{dataset_id}", summary="Show a dataset", responses=documented(404))
 def get_dataset(service: TheService, dataset_id: str) -> DatasetView:
     """Return one dataset."""
-    if dataset_id == "digits":
+    if dataset_id == BUILTIN:
         return builtin_dataset()
     return DatasetView.of(service.records.find(DatasetRow, dataset_id))
 

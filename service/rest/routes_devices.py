@@ -14,6 +14,7 @@ from autoprune.service.devices.tables import StoredTable, TableStore, check_is_o
 from autoprune.service.devices.work import MOST_RESULT_BYTES, accept_result, queue_model, stored_file
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
 from autoprune.service.rest.device_views import DeviceView, LatencyTableView, TakenWork, WorkView
+from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.uploads import clean_name, load_stored
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import TooLargeError
@@ -68,10 +69,11 @@ def post_table(
     return LatencyTableView.of(stored)
 
 
-@router.get("/latency-tables", summary="List latency tables")
-def get_tables(service: TheService) -> list[LatencyTableView]:
-    """Return all stored tables by id."""
-    return [LatencyTableView.of(stored) for stored in _tables(service).all()]
+@router.get("/latency-tables", summary="List latency tables", responses=PAGED)
+def get_tables(service: TheService, page: ThePage) -> list[LatencyTableView]:
+    """Return stored tables by id."""
+    tables = _tables(service)
+    return [LatencyTableView.of(tables.get(table_id)) for table_id in page.of_sorted(tables.ids())]
 
 
 @router.get("/latency-tables/{table_id}", summary="Show a latency table", responses=documented(404))
@@ -92,8 +94,8 @@ def get_table_file(service: TheService, table_id: str) -> FileResponse:
     return FileResponse(stored.path, media_type="application/json", filename=stored.path.name)
 
 
-@router.get("/devices", summary="List devices")
-def get_devices(service: TheService) -> list[DeviceView]:
+@router.get("/devices", summary="List devices", responses=PAGED)
+def get_devices(service: TheService, page: ThePage) -> list[DeviceView]:
     """Return devices that have latency tables, and those that work for this service, by name."""
     devices, tables = _devices(service), _tables(service)
     seen = {row.name: row.seen_at for row in devices.all()}
@@ -109,7 +111,7 @@ def get_devices(service: TheService) -> list[DeviceView]:
             queued=counts.get(name, {}).get(WorkState.QUEUED, 0),
             taken=counts.get(name, {}).get(WorkState.TAKEN, 0),
         )
-        for name in sorted({*seen, *ids})
+        for name in page.of_sorted(sorted({*seen, *ids}))
     ]
 
 

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Response, UploadFile
+from fastapi import APIRouter, Depends, Form, Response, UploadFile
 
 from autoprune.errors import ModelError
 from autoprune.network.network import Shape
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
+from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.rest.views import ModelView
 from autoprune.service.storage.tables import ModelRow
@@ -51,10 +52,11 @@ def post_model(
     return ModelView.of(row)
 
 
-@router.get("", summary="List models", responses=documented(422))
-def get_models(service: TheService, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[ModelView]:
+@router.get("", summary="List models", responses=PAGED)
+def get_models(service: TheService, page: ThePage) -> list[ModelView]:
     """Return the newest models, newest first."""
-    return [ModelView.of(row) for row in service.records.all(ModelRow, limit=limit)]
+    rows = service.records.all(ModelRow, limit=page.needed, after=page.after)
+    return [ModelView.of(row) for row in page.of(rows, lambda row: row.id)]
 
 
 @router.get("/{model_id}", summary="Show a model", responses=documented(404))

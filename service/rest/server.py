@@ -5,14 +5,21 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from autoprune.service.engine.service import opened
 from autoprune.service.rest.api import create_app
 from autoprune.service.rest.caller_check import is_loopback
 from autoprune.service.settings import DEFAULT_PORT, Settings, SettingsError
+from autoprune.service.storage.key_records import KeyRecords
+from autoprune.service.storage.records import Records
+
+#: How long requests may go on when the service is told to end, in seconds.
+GRACE_S = 5
 
 
 def serve(
@@ -26,39 +33,68 @@ def serve(
     """Serve until interrupted; a job that runs then is queued again for the next start.
 
     Args:
-        host: A loopback address or ``localhost``: there are no access keys yet, so nobody else may reach the service.
+        host: A loopback address or ``localhost``, or with API keys any address of this machine.
         port: TCP port; 0 for any free one.
         settings: None for those of the environment.
         ready: Called once with the address of the service, before it answers; connections wait from then on.
         log_level: Of the server's own messages.
 
     Raises:
-        SettingsError: Another address, a port that is taken, an unusable folder or database, or a second service.
+        SettingsError: Keys are needed and there are none, a port that is taken, an unusable folder or database, or a
+            second service.
 
     """
     chosen = settings or Settings.from_environment()
+    if not is_loopback(host):
+        chosen = replace(chosen, require_keys=True)
+    if chosen.require_keys:
+        _check_keys(chosen, host)
     listener = listen(host, port)
     with contextlib.suppress(KeyboardInterrupt), _terminated_as_interrupted(), listener, opened(chosen) as service:
         bound = listener.getsockname()
         name = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
         ready(f"http://{name}:{bound[1]}")
-        config = uvicorn.Config(create_app(chosen, service=service), log_level=log_level, timeout_graceful_shutdown=5)
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(create_app(chosen, service=service), log_level=log_level).run(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """The HTTP server, which ends streams of events first when it shuts down: they would outlast its patience."""
+
+    def __init__(self, app: FastAPI, *, log_level: str) -> None:
+        """Prepare to serve `app`."""
+        super().__init__(uvicorn.Config(app, log_level=log_level, timeout_graceful_shutdown=GRACE_S))
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down; requests that run get :data:`GRACE_S` seconds to end."""
+        self._app.state.watch.close()
+        await super().shutdown(sockets)
+
+
+def _check_keys(settings: Settings, host: str) -> None:
+    """Refuse to serve whoever reaches this machine: without a key nobody may, so there must be one.
+
+    Raises:
+        SettingsError: No active key, or the records cannot be used.
+
+    """
+    settings.prepare()
+    with contextlib.closing(Records(settings.url, create=True)) as records:
+        if not KeyRecords(records).any_active():
+            raise SettingsError(
+                f"expected an API key in {settings.home} for serving {host!r}, found no active one: make one with "
+                "autoprune keys create NAME, or serve a loopback address (127.0.0.1, ::1 or localhost) without keys"
+            )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a loopback address.
+    """Return a socket that listens on an address of this machine.
 
     Raises:
-        SettingsError: Not a loopback address, or the port is taken.
+        SettingsError: No such address, or the port is taken.
 
     """
     address = "127.0.0.1" if host == "localhost" else host
-    if not is_loopback(host):
-        raise SettingsError(
-            f"expected a loopback address (127.0.0.1, ::1 or localhost), found {host!r}: without access keys anybody "
-            "who reaches the service could use it; use an SSH tunnel or a proxy that checks who asks"
-        )
     if not 0 <= port <= 65535:
         raise SettingsError(f"expected a port from 0 to 65535, found {port}")
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -68,7 +104,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {host} port {port} ({error.strerror}); choose another port") from error
+        raise SettingsError(
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another address or port"
+        ) from error
     return listener
 
 

@@ -164,6 +164,7 @@ def _dataset_facts(summary: DatasetSummary) -> Json:
         "classes": None if names is None else len(names),
         "class_names": None if names is None else list(names[:_SHOWN_CLASSES]),
         "image_shape": None if summary.image_shape is None else list(summary.image_shape),
+        "dtype": summary.dtype,
     }
 
 

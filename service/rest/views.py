@@ -64,6 +64,9 @@ class DatasetView(_View):
     image_shape: list[int] | None = Field(
         description="(C, H, W) of arrays; null for image files, which are brought to the model's.", examples=[None]
     )
+    dtype: Literal["uint8", "float32"] | None = Field(
+        default=None, description="What a value is; null where it was uploaded before this was recorded."
+    )
     created_at: datetime | None = None
 
     @classmethod

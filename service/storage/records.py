@@ -1,34 +1,31 @@
 """The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from sqlite3 import Connection as SqliteConnection
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Engine, case, create_engine, event, func, inspect, select, text, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
+from sqlalchemy import case, func, select, update
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateColumn
 
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
+from autoprune.service.storage.cursor import behind
+from autoprune.service.storage.database import check_readable, engine_of, make_tables
+from autoprune.service.storage.event_records import add_event, add_missing_events
+from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
     ArtifactRow,
     DatasetRow,
+    JobChange,
     JobKind,
     JobRow,
     JobState,
     Json,
     ModelRow,
-    Table,
     now,
 )
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
-
-BUSY_TIMEOUT_MS = 10_000
 
 
 class NotFoundError(AutopruneError):
@@ -53,14 +50,13 @@ class Records:
             SettingsError: Not a SQLite file, or one that cannot be opened or is damaged.
 
         """
-        self._engine = _engine(url)
+        self._engine = engine_of(url)
         self._session = sessionmaker(self._engine, expire_on_commit=False)
         try:
             if create:
-                Table.metadata.create_all(self._engine)
-                _add_columns(self._engine)
-            with self._session() as session:
-                session.scalar(select(func.count()).select_from(JobRow))
+                make_tables(self._engine)
+                add_missing_events(self._session)
+            self.check()
         except DatabaseError as error:
             self._engine.dispose()
             raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
@@ -69,6 +65,15 @@ class Records:
     def sessions(self) -> sessionmaker[Session]:
         """What opens transactions on these records, for the records of devices beside them."""
         return self._session
+
+    def check(self) -> None:
+        """Make sure that the records can be read.
+
+        Raises:
+            SQLAlchemyError: They cannot.
+
+        """
+        check_readable(self._engine)
 
     def close(self) -> None:
         """Close all connections."""
@@ -97,17 +102,26 @@ class Records:
             raise _not_found("model" if kind is ModelRow else "dataset", row_id)
         return row
 
-    def all(self, kind: type[Row], *, limit: int = 1000) -> Sequence[Row]:
-        """Return the newest `limit` models or datasets, newest first."""
-        with self._session() as session:
-            return session.scalars(select(kind).order_by(kind.number.desc()).limit(limit)).all()
+    def all(self, kind: type[Row], *, limit: int = 1000, after: str | None = None) -> Sequence[Row]:
+        """Return the newest `limit` models or datasets, newest first; with `after`, an id, those added before that one.
 
-    def add_job(self, job_id: str, spec: Json, *, kind: JobKind = JobKind.SEARCH) -> JobRow:
-        """Queue a job."""
-        row = JobRow(id=job_id, spec=spec, kind=kind.value)
+        Raises:
+            CursorError: Nothing of this kind has the id `after`.
+
+        """
+        query = select(kind).order_by(kind.number.desc()).limit(limit)
+        with self._session() as session:
+            return session.scalars(behind(session, query, kind, after)).all()
+
+    def add_job(self, job_id: str, spec: Json, *, kind: JobKind = JobKind.SEARCH, quota: Quota = NO_QUOTA) -> JobRow:
+        """Queue a job for the caller of a `quota`.
+
+        Raises:
+            QuotaError: That caller has as many queued as it may.
+
+        """
         with self._session.begin() as session:
-            session.add(row)
-        return row
+            return queue_job(session, job_id, spec, kind, quota)
 
     def job(self, job_id: str, kind: JobKind | None = None) -> JobRow:
         """Return one job, of this kind if one is given.
@@ -122,15 +136,36 @@ class Records:
             raise _not_found("comparison" if kind is JobKind.COMPARISON else "job", job_id)
         return row
 
-    def jobs(self, *, kind: JobKind | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[JobRow]:
-        """Return the newest `limit` jobs, newest first, of one kind or state or of all."""
+    def jobs(
+        self,
+        *,
+        kind: JobKind | None = None,
+        state: JobState | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[JobRow]:
+        """Return the newest `limit` jobs, newest first, of one kind or state or of all.
+
+        With `after`, an id, only those added before that job.
+
+        Raises:
+            CursorError: No job has the id `after`.
+
+        """
         query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
         if kind is not None:
             query = query.where(JobRow.kind == kind.value)
         if state is not None:
             query = query.where(JobRow.state == state.value)
         with self._session() as session:
-            return session.scalars(query).all()
+            return session.scalars(behind(session, query, JobRow, after)).all()
+
+    def counts(self) -> Mapping[JobState, int]:
+        """Return how many jobs are in each state, of all kinds."""
+        query = select(JobRow.state, func.count()).group_by(JobRow.state)
+        with self._session() as session:
+            found = dict(session.execute(query).all())
+        return {state: found.get(state.value, 0) for state in JobState}
 
     def claim(self) -> JobRow | None:
         """Move the oldest queued job to running and return it; None where nothing is queued."""
@@ -144,11 +179,13 @@ class Records:
                 started_at=func.coalesce(JobRow.started_at, now()),
                 worker_pid=None,
             )
-            .returning(JobRow.id)
+            .returning(JobRow.id, JobRow.attempts)
         )
         with self._session.begin() as session:
-            job_id = session.scalar(claim.execution_options(synchronize_session=False))
-        return None if job_id is None else self.job(job_id)
+            claimed = session.execute(claim.execution_options(synchronize_session=False)).first()
+            if claimed is not None:
+                add_event(session, claimed.id, JobChange.RUNNING, claimed.attempts)
+        return None if claimed is None else self.job(claimed.id)
 
     def move(
         self,
@@ -163,7 +200,7 @@ class Records:
         """Move a job to `state` with its error or artifacts, if it may go there; return whether it did.
 
         With `attempt`, only while that attempt is the job's latest. Of several who try to finish a job, one wins.
-        `crashed` counts the attempt as one that ended with its service, in the same statement: never twice.
+        `crashed` counts the attempt as one that was ended from outside, in the same statement: never twice.
         """
         values: Json = {"state": state.value, "worker_pid": None, "error": error}
         if state.is_final:
@@ -174,10 +211,12 @@ class Records:
         if attempt is not None:
             query = query.where(JobRow.attempts == attempt)
         with self._session.begin() as session:
-            moved = session.execute(query.values(**values).returning(JobRow.id)).first() is not None
-            if moved:
+            moved = session.execute(query.values(**values).returning(JobRow.attempts)).first()
+            if moved is not None:
                 session.add_all(artifacts)
-        return moved
+                change = JobChange.REQUEUED if state is JobState.QUEUED else JobChange(state)
+                add_event(session, job_id, change, moved.attempts, error=error, crashed=crashed)
+        return moved is not None
 
     def request_cancel(self, job_id: str) -> JobRow:
         """Cancel a queued job at once, or ask for the end of a running one; a job that ended stays as it is.
@@ -193,9 +232,14 @@ class Records:
             "state": case((queued, JobState.CANCELLED.value), else_=JobRow.state),
             "finished_at": case((queued, now()), else_=JobRow.finished_at),
         }
-        open_states = [JobState.QUEUED.value, JobState.RUNNING.value]
+        running = (JobRow.state == JobState.RUNNING.value) & ~JobRow.cancel_requested
+        query = update(JobRow).where(JobRow.id == job_id, queued | running).values(**values)
         with self._session.begin() as session:
-            session.execute(update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(open_states)).values(**values))
+            asked = session.execute(query.returning(JobRow.state, JobRow.attempts)).first()
+            if asked is not None:
+                cancelled = asked.state == JobState.CANCELLED
+                change = JobChange.CANCELLED if cancelled else JobChange.CANCEL_REQUESTED
+                add_event(session, job_id, change, asked.attempts)
         row = self.job(job_id)
         if row.state in (JobState.SUCCEEDED, JobState.FAILED):
             raise JobStateError(f"job {job_id} has {row.state} already; only queued and running jobs can be cancelled")
@@ -218,37 +262,20 @@ class Records:
             return session.scalars(query).all()
 
 
-def _engine(url: str) -> Engine:
-    """Make the engine of a SQLite file."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise SettingsError(f"AUTOPRUNE_DB: expected sqlite:///path/to/file, found {url!r}") from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        found = parsed.render_as_string(hide_password=True)
-        raise SettingsError(f"AUTOPRUNE_DB: expected a SQLite file, sqlite:///path/to/file, found {found!r}")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed)
-    event.listen(engine, "connect", _set_up)
-    return engine
+def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Quota) -> JobRow:
+    """Queue a job for the caller of a `quota`, in the transaction of `session`.
 
+    Raises:
+        QuotaError: That caller has as many queued as it may.
 
-def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
-    """Let readers and one writer work at the same time, and check references."""
-    for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "journal_mode = WAL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _add_columns(engine: Engine) -> None:
-    """Add the columns that these records, made by an older version, lack; each has a default in the database."""
-    known = inspect(engine)
-    for table in Table.metadata.sorted_tables:
-        there = {column["name"] for column in known.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                added = CreateColumn(column).compile(engine)
-                with engine.begin() as connection:
-                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
+    """
+    queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
+    quota.check(session.scalar(queued) or 0)
+    row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
+    session.add(row)
+    session.flush()  # what refers to the job comes after it
+    add_event(session, job_id, JobChange.QUEUED, 0)
+    return row
 
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:

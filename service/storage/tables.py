@@ -1,4 +1,4 @@
-"""The tables of the records, and which way a job or the work of a device may go."""
+"""The tables of the records, which way a job or the work of a device may go, and what a key may do."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -46,6 +46,23 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
 }
 
 
+class JobChange(StrEnum):
+    """What happened to a job, as in its events; what leads to a state for the first time is called as that state."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    REQUEUED = "requeued"
+    CANCEL_REQUESTED = "cancel_requested"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens to a job after this."""
+        return self in (JobChange.SUCCEEDED, JobChange.FAILED, JobChange.CANCELLED)
+
+
 class WorkState(StrEnum):
     """Where the work of a device is."""
 
@@ -53,6 +70,17 @@ class WorkState(StrEnum):
     TAKEN = "taken"
     DONE = "done"
     FAILED = "failed"
+
+
+class KeyScope(StrEnum):
+    """What the owner of an API key may do.
+
+    ``read``: see everything; ``write``: upload, submit and cancel; ``admin``: both, without rate limit and quota.
+    """
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
 
 
 def now() -> datetime:
@@ -80,7 +108,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Table(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {Json: JSON, list[int]: JSON, datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy's own hook
+    type_annotation_map = {Json: JSON, list[int]: JSON, list[str]: JSON, datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
 class ModelRow(Table):
@@ -122,8 +150,9 @@ class JobRow(Table):
     Attributes:
         kind: What it runs, and so what its spec is of.
         attempts: How often a worker was started; a worker of an earlier attempt may no longer write.
-        crashes: How many of these attempts ended with the service that ran them, killed or out of memory.
+        crashes: How many of these attempts were ended from outside: with the service that ran them, or by SIGTERM.
         worker_pid: Process of the attempt that runs now.
+        key_id: API key that submitted it; null where the service asks for none.
 
     """
 
@@ -141,6 +170,7 @@ class JobRow(Table):
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_pid: Mapped[int | None]
+    key_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -156,6 +186,46 @@ class ArtifactRow(Table):
     sha256: Mapped[str]
     size_bytes: Mapped[int]
     media_type: Mapped[str]
+
+
+class JobEventRow(Table):
+    """One change of a job's state, written with the change.
+
+    Attributes:
+        id: Grows, and is never given twice. A change holds its job's row, so that the events of one job can be read in
+            the order of their ids while others are written.
+        state: A :class:`JobChange`: the state that the job came to, and how.
+        attempt: The job's latest attempt at that time; 0 before the first.
+        detail: ``error_type`` of a failure; ``crashed`` where the service that ran the attempt had ended.
+
+    """
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index("job_events_by_job", "job_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    state: Mapped[str]
+    attempt: Mapped[int]
+    detail: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class SubmissionKeyRow(Table):
+    """One ``Idempotency-Key``, and the job that it was first sent with; of two who send it at once, one gets in.
+
+    Attributes:
+        caller: Id of the API key that it came with, or empty: keys of two callers have nothing to do with each other.
+
+    """
+
+    __tablename__ = "submission_keys"
+
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class DeviceRow(Table):
@@ -194,3 +264,31 @@ class DeviceWorkRow(Table):
     created_at: Mapped[datetime] = mapped_column(default=now)
     taken_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class KeyRow(Table):
+    """One API key.
+
+    Attributes:
+        id: The public part of its token, by which it is found.
+        token_sha256: Of the whole token, in hexadecimal; the token itself is nowhere.
+        scopes: Values of :class:`KeyScope`.
+        last_used_at: To the minute.
+        revoked_at: Null while the key is active.
+
+    """
+
+    __tablename__ = "api_keys"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    token_sha256: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    def allows(self, scope: KeyScope) -> bool:
+        """Tell whether the key has `scope`, or all of them."""
+        return scope in self.scopes or KeyScope.ADMIN in self.scopes

@@ -225,14 +225,15 @@ def test_a_search_goes_on_from_another(client: Client, done: Job) -> None:
     assert job.result().continued is not None
 
 
-def test_a_job_that_fails_raises_its_reason(client: Client, live: Live, tiny: Path) -> None:
-    job = client.submit(tiny, "digits", "macs=50%", **QUICK | {"policies": ["sensitivity"], "evaluations": 1})
-    with pytest.raises(ClientError, match=f"job {job.id} failed: ") as caught:
-        job.wait(120)
-    assert caught.value.type == "search-error"
-    assert caught.value.status is None
-    with pytest.raises(ClientError, match="failed: "):
-        client.job(job.id).result()
+def test_a_job_that_fails_raises_its_reason(tiny: Path, tmp_path: Path) -> None:
+    with in_thread(Settings(tmp_path / "home", job_seconds=1)) as live, Client(live.url) as client:
+        job = client.submit(tiny, "digits", "macs=50%", finetune_epochs=10_000)
+        with pytest.raises(ClientError, match=f"job {job.id} failed: ") as caught:
+            job.wait(120)
+        assert caught.value.type == "time-limit"
+        assert caught.value.status is None
+        with pytest.raises(ClientError, match="failed: "):
+            client.job(job.id).result()
 
 
 def test_what_the_service_refuses(client: Client, tiny: Path) -> None:

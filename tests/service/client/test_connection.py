@@ -91,7 +91,7 @@ def test_address_and_key_come_from_arguments_or_the_environment(other: str, monk
 def test_waiting_outlives_a_service_that_is_killed_and_started_again(tmp_path: Path) -> None:
     settings, port = Settings(tmp_path / "home"), free_port()
     (tmp_path / "tiny.onnx").write_bytes(tiny_onnx())
-    with in_process(settings, port) as (live, service), Client(live.url) as client:
+    with in_process(settings, port=port) as (live, service), Client(live.url) as client:
         job = client.submit(tmp_path / "tiny.onnx", "digits", "macs=50%", **QUICK)  # starting its process takes seconds
         live.wait(job.id, lambda now: now["state"] == "running")
         states: list[str] = []
@@ -105,7 +105,7 @@ def test_waiting_outlives_a_service_that_is_killed_and_started_again(tmp_path: P
         service.wait()
         time.sleep(1)
         assert waiting.is_alive()
-        with in_process(settings, port):
+        with in_process(settings, port=port):
             waiting.join(280)
             assert states == ["succeeded"]
             assert job.status.attempts == 2

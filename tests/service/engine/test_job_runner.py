@@ -18,7 +18,7 @@ from sqlalchemy import update
 from autoprune.service.engine.runner import MOST_CRASHES
 from autoprune.service.engine.service import opened
 from autoprune.service.pipeline.outcome import FILES
-from autoprune.service.rest.server import listen, serve
+from autoprune.service.rest.server import listen
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec
@@ -95,6 +95,11 @@ def test_a_job_goes_through(live: Live, model: str) -> None:
         answer = live.client.get(f"{base}/{name}")
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:autoprune:problem:not-found-error")
     assert live.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 409
+
+
+def test_a_job_by_a_criterion_runs_over_rest(live: Live, model: str) -> None:
+    job = live.submit(model=model, **QUICK, criterion="group-taylor", refit=False)
+    assert live.finished(job["id"])["state"] == "succeeded"
 
 
 def test_the_agent_of_one_job_goes_on_in_another(live: Live, model: str) -> None:
@@ -232,6 +237,35 @@ def test_a_job_that_ends_the_service_every_time_fails_and_the_next_one_runs(tmp_
         assert live.finished(waiting["id"])["state"] == "succeeded"
 
 
+def test_a_job_that_is_ended_from_outside_every_time_fails(live: Live, model: str) -> None:
+    job = live.submit(model=model, **ENDLESS)
+    live.wait(job["id"], training)
+    with contextlib.closing(Records(live.settings.url)) as records, records.sessions.begin() as session:
+        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(crashes=MOST_CRASHES - 2))
+    os.killpg(worker_pid(live, job["id"]), signal.SIGTERM)
+    live.wait(job["id"], lambda found: found["attempts"] == 2 and training(found))
+    os.killpg(worker_pid(live, job["id"], attempt=2), signal.SIGTERM)
+    failed = live.finished(job["id"])
+    assert (failed["state"], failed["attempts"], failed["error"]["type"]) == ("failed", 2, "poisoned")
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [({"job_memory_mib": 100}, "memory-limit"), ({"job_seconds": 5}, "time-limit")],
+)
+def test_a_job_over_a_limit_fails_and_the_next_one_runs(limit: dict[str, int], kind: str, tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    with in_thread(replace(settings, **limit)) as live:
+        model = live.post_model(tiny_onnx()).json()["id"]
+        endless, waiting = (live.submit(model=model, **ENDLESS, workers=2) for _ in range(2))
+        pid = worker_pid(live, endless["id"])
+        failed = live.finished(endless["id"])
+        assert (failed["state"], failed["error"]["type"]) == ("failed", kind)
+        assert "AUTOPRUNE_JOB" in failed["error"]["detail"]
+        assert group_is_gone(pid, 10)
+        assert worker_pid(live, waiting["id"])
+
+
 def test_a_job_does_not_see_the_secrets_of_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "seen")
     with in_thread(Settings(tmp_path / "home")) as live:
@@ -242,18 +276,11 @@ def test_a_job_does_not_see_the_secrets_of_its_service(tmp_path: Path, monkeypat
         assert b"AWS_SECRET" not in variables
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.com", ""])  # noqa: S104 - to be refused
-def test_only_loopback_is_served(host: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="expected a loopback address"):
-        serve(host, 0, settings=Settings(tmp_path / "home"))
-    assert not (tmp_path / "home").exists()
-
-
 def test_a_taken_port_is_an_error_not_a_defect() -> None:
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingsError, match="choose another port"):
+        with pytest.raises(SettingsError, match="choose another address or port"):
             listen("localhost", taken.getsockname()[1])
     with pytest.raises(SettingsError, match="port from 0 to 65535"):
         listen("127.0.0.1", 70_000)

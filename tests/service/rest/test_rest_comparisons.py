@@ -106,7 +106,7 @@ def test_the_document_describes_comparisons_with_examples(waiting: Live) -> None
     example = {**spec["examples"][0], "model": model}
     assert waiting.client.post("/v1/comparisons", json=example).status_code == 201
     paths = [path for path in document["paths"] if path.startswith("/v1/comparisons")]
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in paths:
         for operation in document["paths"][path].values():
             assert operation["summary"]

@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import pytest
 
 from autoprune.service.settings import Settings
 from autoprune.service.specs.job_spec import JobSpec, SpecError, read_spec
-from tests.service.live_service import Live, images_npz, images_zip, in_thread, tiny_onnx
+from tests.service.live_service import Live, images_npz, images_zip, in_thread, npz, tiny_onnx
+
+BLANK = np.zeros((30, 8, 8), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,9 @@ def ids(live: Live) -> dict[str, str]:
         "two classes": live.post_model(tiny_onnx(classes=2), "two.onnx"),
         "thirty": live.post_dataset(images_npz(30), "thirty.npz"),
         "large": live.post_dataset(images_npz(30, shape=(9, 9)), "large.npz"),
+        "unlabelled": live.post_dataset(npz(images=BLANK), "unlabelled.npz"),
+        "floats": live.post_dataset(npz(images=BLANK / np.float32(255), labels=np.arange(30) % 10), "floats.npz"),
+        "three": live.post_dataset(images_npz(3), "three.npz"),
         "pets": live.post_dataset(images_zip(["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"]), "pets.zip"),
     }
     return {name: answer.json()["id"] for name, answer in uploads.items()}
@@ -60,7 +66,8 @@ def refused(answer: httpx.Response, status: int = 422) -> str:
         ({"policies": ["unform"]}, "Did you mean 'uniform'?"),
         ({"policies": []}, "body.policies"),
         ({"policies": ["uniform", "uniform"]}, "each policy once"),
-        ({"criterion": "l3"}, "body.criterion: Input should be 'obs', 'l1' or 'l2'"),
+        ({"criterion": "l3"}, "body.criterion: unknown criterion 'l3'. Known: apoz, bn-gamma, "),
+        ({"criterion": "bn-gamma"}, "needs a trained batch norm behind every pruned group; group"),
         ({"architecture": "resnet20_cifar"}, "architecture: expected what the model was uploaded as"),
         ({"evaluations": 0}, "body.evaluations"),
         ({"evaluations": "10"}, "body.evaluations: Input should be a valid integer"),
@@ -71,7 +78,19 @@ def refused(answer: httpx.Response, status: int = 422) -> str:
         ({"opset": 9}, "body.opset"),
         ({"threads": 10_000}, "body.threads"),
         ({"normalization": "magic"}, "normalization must be one of"),
-        ({"fit_images": 1000, "search_images": 797}, "need 1,798 images at least, it has 1,797"),
+        ({"normalization": "imagenet"}, "expected 1 mean(s) and standard deviation(s), one per channel"),
+        ({"normalization": "0.5,0.5/1,1"}, "found 2 of each"),
+        ({"fit_images": 1000, "search_images": 797}, "too few images: 1797 for the splits fit 1000, search 797"),
+        ({"fit_images": 1}, "expected at least 2 fit images"),
+        ({"fit_images": 1, "reconstruction": False, "criterion": "l1", "policies": ["uniform"]}, "at least 2 fit"),
+        ({"search_images": 100, "screening_images": 100}, "expected fewer than the 100 search images, found 100"),
+        ({"policies": ["sensitivity"], "evaluations": 1}, "policy 'sensitivity' needs at least"),
+        ({"policies": ["netadapt"], "evaluations": 1}, "policy 'netadapt' needs at least"),
+        ({"policies": ["metapruning"], "evaluations": 1}, "policy 'metapruning' needs at least 2 evaluations"),
+        ({"policies": ["nsga2"], "front": {"least": "macs=90%"}}, "macs"),
+        ({"policies": ["nsga2"], "front": {"least": "macs=0.01%"}}, "macs"),
+        ({"policies": ["nsga2"], "front": {"least": "macs=30%,params=30%"}}, "expected one quantity"),
+        ({"policies": ["nsga2"], "front": {"least": "half"}}, "cannot read budget 'half'"),
         ({"finetune": {"learning_rate": 0}}, "body.finetune.learning_rate"),
         ({"finetune": {"lr": 0.1}}, "body.finetune.lr: Extra inputs are not permitted"),
         ({"policies": ["amc"], "amc": {"reward": "accuracy"}}, "body.amc.reward"),
@@ -95,6 +114,16 @@ def test_bad_jobs_are_refused_before_they_are_queued(
     assert live.client.get("/v1/jobs").json() == before
 
 
+def test_criteria_that_need_labels_are_refused_without(live: Live, model: str) -> None:
+    unlabelled = live.post_dataset(npz(images=np.zeros((60, 8, 8), dtype=np.uint8)), "unlabelled.npz").json()["id"]
+    spec = {"model": model, "dataset": unlabelled, "budget": "macs=50%", "policies": ["uniform"]}
+    answer = live.client.post("/v1/jobs", json={**spec, "criterion": "taylor"})
+    assert "criterion 'taylor' needs labels, the images have none" in refused(answer)
+    assert answer.json()["type"] == "urn:autoprune:problem:criterion-error"
+    assert live.submit(**spec, criterion="apoz")["state"] == "queued"
+    assert live.submit(**{**spec, "dataset": "digits"}, criterion="taylor")["state"] == "queued"
+
+
 def test_models_and_images_must_fit(live: Live, model: str, ids: dict[str, str]) -> None:
     def posted(**spec: object) -> str:
         return refused(live.client.post("/v1/jobs", json={"budget": "macs=50%", **spec}))
@@ -103,8 +132,14 @@ def test_models_and_images_must_fit(live: Live, model: str, ids: dict[str, str])
     assert "expected images of shape [1, 8, 8]" in posted(model=model, dataset=ids["large"])
     assert "tells 2 classes apart, the dataset has 10" in posted(model=ids["two classes"], dataset="digits")
     assert "31 report images were asked for, it has 30" in posted(
-        model=model, dataset="digits", report_dataset=ids["thirty"], report_images=31
+        model=model, dataset=ids["thirty"], report_dataset=ids["thirty"], report_images=31
     )
+    report = {"model": model, "dataset": ids["thirty"]}
+    assert "unlabelled.npz has no labels, thirty.npz has" in posted(**report, report_dataset=ids["unlabelled"])
+    assert "expected values of uint8" in posted(**report, report_dataset=ids["floats"])
+    classes = posted(model=model, dataset="digits", report_dataset=ids["pets"])
+    assert "expected the classes of digits in their order" in classes
+    assert "found 1 of them" in posted(model=model, dataset=ids["three"])
     assert live.submit(model=ids["two classes"], dataset=ids["pets"], budget="macs=50%")["state"] == "queued"
 
 

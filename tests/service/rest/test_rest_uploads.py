@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,8 +207,20 @@ def test_unknown_ids_paths_and_methods_are_problems_too(live: Live) -> None:
     problem(live.client.get("/nowhere"), 404)
     problem(live.client.get("/v1/models/%00%ff%0a"), 404)
     problem(live.client.delete("/v1/models"), 405)
+    assert live.client.delete("/v1/models").headers["allow"] == "GET, POST"
     assert "limit" in problem(live.client.get("/v1/models?limit=0"))
     assert "state" in problem(live.client.get("/v1/jobs?state=asleep"))
+
+
+def test_docs_need_no_other_machine(live: Live) -> None:
+    page = live.client.get("/docs")
+    assert page.status_code == 200
+    assert not re.search(r"(src|href)=.https?:", page.text)
+    parts = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    assert len(parts) >= 3
+    for part in parts:
+        assert live.client.get(part).status_code == 200, part
+    problem(live.client.get("/static-offline-docs/../api.py"), 404)
 
 
 def test_openapi_describes_uploads_and_problems(live: Live) -> None:
@@ -216,8 +229,9 @@ def test_openapi_describes_uploads_and_problems(live: Live) -> None:
         "/v1/models", "/v1/models/{model_id}", "/v1/datasets", "/v1/datasets/{dataset_id}", "/v1/jobs",
         "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/artifacts",
         "/v1/jobs/{job_id}/artifacts/{name}", "/v1/jobs/{job_id}/what-if", "/v1/comparisons",
-        "/v1/comparisons/{comparison_id}", "/v1/comparisons/{comparison_id}/cancel", "/healthz",
+        "/v1/comparisons/{comparison_id}", "/v1/comparisons/{comparison_id}/cancel", "/healthz", "/readyz", "/metrics",
         "/v1/comparisons/{comparison_id}/artifacts", "/v1/comparisons/{comparison_id}/artifacts/{name}",
+        "/v1/jobs/{job_id}/events", "/v1/comparisons/{comparison_id}/events",
         "/v1/latency-tables", "/v1/latency-tables/{table_id}",
         "/v1/latency-tables/{table_id}/file", "/v1/devices", "/v1/devices/{name}/work",
         "/v1/devices/{name}/work/{work_id}", "/v1/devices/{name}/work/{work_id}/result",
@@ -225,6 +239,9 @@ def test_openapi_describes_uploads_and_problems(live: Live) -> None:
     }  # fmt: skip
     submit = document["paths"]["/v1/jobs"]["post"]
     assert "application/problem+json" in submit["responses"]["422"]["content"]
+    references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(document))
+    assert {name.rpartition("/")[0] for name in references} == {"#/components/schemas"}
+    assert {name.rpartition("/")[2] for name in references} <= document["components"]["schemas"].keys()
     assert document["components"]["schemas"]["JobSpec"]["examples"]
     assert "multipart/form-data" in document["paths"]["/v1/datasets"]["post"]["requestBody"]["content"]
     assert "ONNX" in json.dumps(document["paths"]["/v1/models"]["post"])

@@ -1,0 +1,25 @@
+"""Whether a service can take jobs and run them."""
+
+import tempfile
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from autoprune.service.engine.service import Service
+
+
+def obstacles(service: Service) -> list[str]:
+    """Return why `service` cannot work, one sentence each; nothing where it can."""
+    found = []
+    try:
+        service.records.check()
+    except SQLAlchemyError as error:
+        found.append(f"the records cannot be read ({getattr(error, 'orig', None) or type(error).__name__})")
+    for folder in service.settings.folders:
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            found.append(f"the folder {folder.name!r} cannot be written ({error.strerror})")
+    if service.runner is not None and not service.runner.is_alive:
+        found.append("the runner of jobs has ended; start the service again")
+    return found
