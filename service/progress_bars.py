@@ -6,21 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autoprune.service.results.stages import stage_name
 from autoprune.service.specs.job_spec import Progress as JobProgress
-
-STAGES = {
-    "queued": "queued",
-    "train": "train",
-    "load": "load images",
-    "pruningnet": "train PruningNet",
-    "audit": "audit PruningNet",
-    "search": "search",
-    "finetune": "fine-tune",
-    "export": "export",
-    "measure": "measure latency",
-    "report": "score on report images",
-    "done": "done",
-}
 
 #: Bars that are shown of a comparison, which has one for every search.
 MOST_BARS = 12
@@ -94,10 +81,3 @@ class ProgressBars:
                 total = task.total or max(task.completed, 1)
                 visible = number >= oldest
                 self._bars.update(task_id, total=total, completed=total, message="", count="done", visible=visible)
-
-
-def stage_name(progress: JobProgress) -> str:
-    """Name the stage that a job is in, and who is at work."""
-    name = STAGES.get(progress.stage, progress.stage)
-    policy = f", {progress.policy}" if progress.policy else ""
-    return f"{name}{policy}" if progress.seed is None else f"{name}{policy}, seed {progress.seed}"

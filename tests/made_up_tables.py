@@ -25,3 +25,10 @@ def made_up_table(
                 entries[unit] = Timing(time_us(unit), 0.9 * time_us(unit), 1.1 * time_us(unit), 10)
     conditions = Conditions("toaster", "mips", RUNTIME, precision)
     return LatencyTable(conditions, entries, {structure_key(units): calibration}, {"processor": "toaster 3000"})
+
+
+def staircase_us(unit: Unit) -> float:
+    """Return a made-up staircase: 8 channels at a time."""
+    rows, columns = unit.output_hw
+    blocks = -(-unit.c_in // 8) * -(-unit.c_out // 8)
+    return 1.0 + blocks * rows * columns * max(1, unit.kernel[0] * unit.kernel[1]) / 20

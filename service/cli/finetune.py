@@ -59,7 +59,7 @@ def run_finetune(params: Mapping[str, object]) -> None:
     budget = f"macs={cost['macs']},params={cost['params']}"  # what the plan costs: training must not change it
     spec = read_spec({**values, **_ANY_PLAN, "budget": budget, "reconstruction": weights is None})
     folder = Path(str(params["output"]))
-    _make(folder)
+    make_folder(folder)
     console = stderr()
     with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
         inputs = load_inputs(spec, bars)
@@ -86,7 +86,8 @@ def run_finetune(params: Mapping[str, object]) -> None:
     if params["as_json"]:
         typer.echo(text)
     else:
-        _show(stdout(), retrained)
+        show_scores(stdout(), retrained.search, retrained.report)
+        show_exported(stdout(), exported)
 
 
 def _cut(inputs: Inputs, plan: Plan) -> fx.GraphModule:
@@ -115,22 +116,21 @@ def _to_dict(retrained: Retrained) -> dict[str, object]:
     }
 
 
-def _show(console: Console, retrained: Retrained) -> None:
-    """Print what training did."""
-    unlabelled = retrained.search["unpruned"].top1 is None
+def show_scores(console: Console, search: Mapping[str, ScoresView], report: Mapping[str, ScoresView]) -> None:
+    """Print how good networks are on both splits, by name; the first is the unpruned one."""
+    unlabelled = search["unpruned"].top1 is None
     measure = wording.AGREEMENT if unlabelled else wording.TOP1
     table = Table(title=measure.label, title_justify="left", title_style="bold", header_style="bold")
     table.add_column("network")
     for split in ("search", "report"):
         table.add_column(f"{split} images", justify="right")
-    for name, scores in retrained.search.items():
-        figures = (measure.of(scores), measure.of(retrained.report[name]))
+    for name, scores in search.items():
+        figures = (measure.of(scores), measure.of(report[name]))
         table.add_row(name, *(wording.percent(value) for value in figures))
     console.print(table)
-    show_exported(console, retrained.exported)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the output folder.
 
     Raises:

@@ -17,6 +17,7 @@ class CommandError(AutopruneError):
 _MODEL, _DATA, _SEARCH = "Model", "Images", "Budget and search"
 _AMC = "Reinforcement learning (used with --policy amc)"
 _PRUNINGNET = "Predicted weights (used with --policy metapruning)"
+_SCHEDULE = "Schedule"
 _TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
 _SERVICE = "Service"
 
@@ -161,7 +162,8 @@ NetadaptRule = Annotated[
 Criterion = Annotated[
     str,
     typer.Option(
-        help="How the channels of a group are ranked: obs (by the error they leave), l1 or l2.", rich_help_panel=_SEARCH
+        help="How channels of a group are ranked: obs (by the error they leave), or another of `autoprune criteria`.",
+        rich_help_panel=_SEARCH,
     ),
 ]
 Reconstruction = Annotated[
@@ -313,6 +315,50 @@ Workers = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel=_OUTPUT)]
+
+Kept = Annotated[
+    float,
+    typer.Option(
+        help="Share of the weights (or channels) that stays, e.g. 0.2.", rich_help_panel=_SCHEDULE, metavar="SHARE"
+    ),
+]
+Unit = Annotated[
+    str, typer.Option(help="What goes: weights, or whole channels that can be pruned.", rich_help_panel=_SCHEDULE)
+]
+PruneCriterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        help="Whose lowest scores go, of `autoprune criteria`; by default magnitude: l1 for weights, l2 for channels.",
+        rich_help_panel=_SCHEDULE,
+    ),
+]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        help="Weights: exponential or linear (rounds of pruning and training), or gradual (in one training). Channels "
+        "go in even steps.",
+        rich_help_panel=_SCHEDULE,
+    ),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="How often some go; 1: all at once.", rich_help_panel=_SCHEDULE)]
+Scope = Annotated[
+    str,
+    typer.Option(
+        help="Weights compete with all others (global), or every layer keeps the same share (layer).",
+        rich_help_panel=_SCHEDULE,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop removing channels once the loss on search images has risen by so many nats. (default: never)",
+        rich_help_panel=_SCHEDULE,
+    ),
+]
+RoundEpochs = Annotated[
+    int, typer.Option("--epochs", min=1, help="Passes over the fit images per round.", rich_help_panel=_TUNING)
+]
 
 Plan = Annotated[
     Path, typer.Option(help="The plan (JSON) that a search left.", rich_help_panel="Pruned network", metavar="FILE")

@@ -15,8 +15,9 @@ from autoprune.service.cli.console import print_comparison, print_files, stderr,
 from autoprune.service.cli.options import spec_values
 from autoprune.service.client.client import Client
 from autoprune.service.client.job import Comparison, Job
-from autoprune.service.progress_bars import ProgressBars, stage_name
+from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import REPORT
+from autoprune.service.results.stages import stage_name
 from autoprune.service.results.wording import best_outcome
 
 

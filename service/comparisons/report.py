@@ -1,5 +1,6 @@
 """The report of a comparison: one HTML page that needs no network, no server and no other file."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from autoprune.service.comparisons.sections import (
     runs_section,
     verdict_section,
 )
-from autoprune.service.reports.figures import Figure, kept_figure
-from autoprune.service.reports.job_report import amc_plots
+from autoprune.service.reports.figures import kept_figure
+from autoprune.service.reports.job_report import Plot, amc_plots
 from autoprune.service.reports.page import page
 from autoprune.service.reports.sections import (
     artifacts_section,
@@ -43,17 +44,7 @@ def render_report(result: ComparisonResult) -> str:
     body = "".join(
         (
             _head(result),
-            cards(delivered),
-            verdict_section(result),
-            warnings_section(delivered.warnings),
-            policies_section(result),
-            plots_section([(element, heading, text) for element, heading, text, _ in plots]),
-            milestones_section(result),
-            pairs_section(result),
-            proposals_section(result),
-            runs_section(result),
-            groups_section(delivered),
-            certificate_section(best_outcome(delivered)),
+            found_sections(result, plots),
             artifacts_section(delivered),
             f"<footer>Made by autoprune. Fingerprint of the original model: "
             f"<code>{escape(delivered.model_sha256)}</code></footer>",
@@ -63,8 +54,28 @@ def render_report(result: ComparisonResult) -> str:
     return page(title, body, {element: figure for element, _, _, figure in plots})
 
 
-def figures(result: ComparisonResult) -> list[tuple[str, str, str, Figure]]:
-    """Return the plots: (element id, heading, explanation, figure)."""
+def found_sections(result: ComparisonResult, plots: Sequence[Plot]) -> str:
+    """Return all that a comparison found as HTML, with elements for its `plots`."""
+    delivered = result.delivered
+    return "".join(
+        (
+            cards(delivered),
+            verdict_section(result),
+            warnings_section(delivered.warnings),
+            policies_section(result),
+            plots_section([plot[:3] for plot in plots]),
+            milestones_section(result),
+            pairs_section(result),
+            proposals_section(result),
+            runs_section(result),
+            groups_section(delivered),
+            certificate_section(best_outcome(delivered)),
+        )
+    )
+
+
+def figures(result: ComparisonResult) -> list[Plot]:
+    """Return the plots."""
     delivered = result.delivered
     score = metric(delivered).label
     band = "Lines are means over the seeds, bands go from the worst seed to the best."

@@ -20,6 +20,7 @@ from autoprune.service.pipeline.delivery import exported, finalist_warnings, mea
 from autoprune.service.pipeline.job import Job, pool_for, start_job
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
+from autoprune.service.pipeline.live_log import begin_log, remove_log
 from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result, write_text
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
@@ -59,6 +60,7 @@ def run_comparison(
     started = time.monotonic()
     results = (FILE, TABLE, REPORT)
     job = start_job(spec, directory, results=results, progress=progress, should_stop=should_stop, timer=timer)
+    begin_log(job)
     searched = _searched(job, spec)
     winners = _recovered(job, searched.held)
     chosen = _chosen(searched.held, winners)
@@ -68,6 +70,7 @@ def run_comparison(
     write_report(result, directory / REPORT)
     write_text(directory / TABLE, csv_text(result))
     write_text(directory / FILE, result.model_dump_json(indent=1))
+    remove_log(directory)
     for folder in (directory, *directory.glob("seed-*")):
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     job.say("done", 1, 1, "finished")

@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 
 from autoprune.costs.budget import Budget
+from autoprune.criteria.applicability import check_data, check_network
+from autoprune.criteria.catalog import find_criterion
+from autoprune.criteria.data import criterion_data
 from autoprune.datasets.dataset import (
     ImageDataset,
     Normalization,
@@ -31,7 +34,6 @@ from autoprune.network.network import Network
 from autoprune.problem import PruningProblem, pruning_problem
 from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
 from autoprune.reconstruction.gram import GramStatistics, collect_grams
-from autoprune.reconstruction.orders import OBS
 from autoprune.search.random_search import RandomSearch
 from autoprune.service.devices.tables import find_table
 from autoprune.service.specs.job_spec import JobSpec, Progress
@@ -85,6 +87,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
     latencies = device_table(spec)
     check_problem(network, budget, spec, latencies)
     dataset, normalization, splits = load_splits(spec, network, report)
+    check_data(find_criterion(spec.criterion, "channel"), labels=splits.fit.labels is not None)
     measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
     groups = find_groups(measured)
     statistics = None
@@ -101,6 +104,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         include_residual=spec.include_residual,
         groups=groups,
         statistics=statistics,
+        data=criterion_data(splits.fit, seed=spec.seed),
         latencies=latencies,
         model_sha256=fingerprint,
         opset=spec.opset,
@@ -149,23 +153,29 @@ def ranks_alike(problem: PruningProblem, splits: SearchSplits, samples: int = 4)
     return same_ranking(*scores)
 
 
-def check_problem(network: Network, budget: Budget, spec: JobSpec, latencies: LatencyTable | None) -> None:
-    """Refuse what needs no data to be refused: an infeasible budget, nothing to prune, an unknown criterion.
+def check_problem(network: Network, budget: Budget, spec: JobSpec, latencies: LatencyTable | None) -> PruningProblem:
+    """Refuse what needs no data to be refused: an infeasible budget, nothing to prune, a criterion that cannot score.
+
+    Returns the problem without what images would tell.
 
     Raises:
         AutopruneError: See :func:`autoprune.problem.pruning_problem`.
 
     """
-    pruning_problem(
+    criterion, groups = find_criterion(spec.criterion, "channel"), find_groups(network)
+    problem = pruning_problem(
         network,
         budget,
-        criterion="l1" if spec.criterion == OBS else spec.criterion,
+        criterion="l1" if criterion.measured else spec.criterion,
         round_to=spec.round_to,
         max_ratio=spec.max_ratio,
         include_residual=spec.include_residual,
+        groups=groups,
         latencies=latencies,
         opset=spec.opset,
     )
+    check_network(criterion, network, groups, groups.prunable(include_residual=spec.include_residual))
+    return problem
 
 
 def _statistics_warnings(statistics: GramStatistics | None) -> list[str]:
@@ -199,18 +209,21 @@ def _splits(
     spec: JobSpec, dataset: ImageDataset, held_out: ImageDataset | None, normalization: Normalization
 ) -> Splits:
     """Deal the images out."""
-    search_images = spec.search_images
-    if search_images is None and len(dataset) > 8 * SEARCH_IMAGES:
-        search_images = SEARCH_IMAGES
     return make_splits(
         dataset,
         report_dataset=held_out,
         fit_images=spec.fit_images,
-        search_images=search_images,
+        search_images=search_images(spec, len(dataset)),
         report_images=spec.report_images,
         seed=spec.seed,
         normalization=normalization,
     )
+
+
+def search_images(spec: JobSpec, images: int) -> int | None:
+    """Return how many of so many images a job searches with; None where it takes its share of them."""
+    bounded = spec.search_images is None and images > 8 * SEARCH_IMAGES
+    return SEARCH_IMAGES if bounded else spec.search_images
 
 
 def _warnings(network: Network, dataset: ImageDataset, splits: Splits) -> list[str]:

@@ -25,6 +25,7 @@ from autoprune.service.pipeline.latency_check import (
     Timer,
     holding,
 )
+from autoprune.service.pipeline.live_log import begin_log, remove_log
 from autoprune.service.pipeline.outcome import (
     int8_view,
     job_result,
@@ -66,6 +67,7 @@ def run_job(
     job = start_job(
         spec, directory, results=(FILE, REPORT, EVIDENCE), progress=progress, should_stop=should_stop, timer=timer
     )
+    begin_log(job)
     with Journal.open(directory / JOURNAL) as journal, pool_for(job, searches=len(spec.policies)) as pool:
         found: dict[str, Found] = {}
         if job.earlier is not None:
@@ -106,6 +108,7 @@ def run_job(
     )
     write_report(result, directory / REPORT)
     write_text(directory / FILE, result.model_dump_json(indent=1))
+    remove_log(directory)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     job.say("done", 1, 1, "finished")
     return result

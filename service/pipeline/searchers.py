@@ -69,9 +69,30 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
     Afterwards the libraries of agent and samplers are there, so that importing them is not counted as time of a search.
 
     Raises:
-        SearchError: Too few evaluations for a policy, no memory for a PruningNet, a front without a range, TensorBoard
-            is missing, or the agent to go on with cannot be used, or would be overwritten: the job, run again, would
-            begin with another one.
+        SearchError: As of :func:`check_policies`; or the agent to go on with cannot be used, or would be overwritten:
+            the job, run again, would begin with another one.
+
+    """
+    check_policies(spec, problem)
+    for policy in SAMPLERS:
+        if policy in spec.policies:
+            job_searcher(spec, problem, policy, evaluations=1, before={}, directory=directory)
+    if AMC not in spec.policies:
+        return
+    agent = spec.amc.agent
+    if agent is not None and Path(agent).resolve() == (directory / AGENT_ARTIFACT).resolve():
+        raise SearchError(
+            f"the agent {agent} lies where this job leaves its own; choose another output folder, or copy it"
+        )
+    _amc(spec, problem, 1, ())
+
+
+def check_policies(spec: JobSpec, problem: PruningProblem) -> None:
+    """Refuse what needs neither images nor the libraries of the policies to be refused.
+
+    Raises:
+        SearchError: Too few evaluations for a policy, no memory for a PruningNet, a front without a range, or
+            TensorBoard is missing.
 
     """
     own = spec.evaluations - spec.warm_start
@@ -79,9 +100,6 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
         Sensitivity(problem, own)
     if NetAdapt.name in spec.policies:
         NetAdapt(problem, own, rule=spec.netadapt_rule)
-    for policy in SAMPLERS:
-        if policy in spec.policies:
-            job_searcher(spec, problem, policy, evaluations=1, before={}, directory=directory)
     if METAPRUNING in spec.policies:
         if own < 2:
             raise SearchError(
@@ -89,15 +107,9 @@ def check_searchers(spec: JobSpec, problem: PruningProblem, directory: Path) -> 
                 f"found {spec.evaluations}; allow more"
             )
         check_memory(problem, pruningnet_settings(spec))
-    if AMC not in spec.policies:
-        return
-    check_log(spec)
-    agent = spec.amc.agent
-    if agent is not None and Path(agent).resolve() == (directory / AGENT_ARTIFACT).resolve():
-        raise SearchError(
-            f"the agent {agent} lies where this job leaves its own; choose another output folder, or copy it"
-        )
-    _amc(spec, problem, 1, ())
+    for policy in spec.policies:
+        cost_range(spec, problem, policy)
+    _check_log(spec)
 
 
 def pruningnet_settings(spec: JobSpec) -> PruningNetSettings:
@@ -107,7 +119,7 @@ def pruningnet_settings(spec: JobSpec) -> PruningNetSettings:
     return make(epochs=spec.pruningnet.epochs, seed=spec.seed, augment=options.augment, flip=options.flip)
 
 
-def check_log(spec: JobSpec) -> None:
+def _check_log(spec: JobSpec) -> None:
     """Refuse a log for TensorBoard where that is not installed.
 
     Raises:

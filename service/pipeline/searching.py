@@ -26,6 +26,7 @@ from autoprune.service.pipeline.latency_check import (
     LatencyCheck,
     latency_limit,
 )
+from autoprune.service.pipeline.live_log import live_log
 from autoprune.service.pipeline.pruningnet_stage import Proxy, trained_proxy
 from autoprune.service.pipeline.quantized import calibration_images
 from autoprune.service.pipeline.searchers import Found, amc_left, job_searcher
@@ -53,10 +54,11 @@ def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool,
     )
     searcher = WarmStart(own, first) if first else own
     thought_s = time.monotonic() - started + (0 if proxy is None else proxy.seconds)
-    with search_log(job, policy, costs) as log:
+    with search_log(job, policy, costs) as log, live_log(job, policy) as tell:
 
         def progress(done: int, total: int, trial: Trial) -> None:
             log(trial)
+            tell(trial)
             job.say("search", done, total, "candidates evaluated", policy)
 
         result = run_search(

@@ -4,11 +4,12 @@ Colours are names of CSS variables (``"--p0"``): the page's script puts in the v
 Plotly reads a little HTML in texts, so every text that came from outside is escaped here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from autoprune.service.results.curves import best_so_far, evaluations
-from autoprune.service.results.job_result import JobResult, PolicyOutcome, TrialView
+from autoprune.service.results.job_result import TrialView
+from autoprune.service.results.searched import Searched, SearchedPolicy
 from autoprune.service.results.wording import QUANTITY_LABELS, metric
 
 Figure = dict[str, object]
@@ -19,12 +20,14 @@ _DASHES = ("solid", "dash", "dot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
 
-def kept_figure(result: JobResult) -> Figure:
+def kept_figure(result: Searched) -> Figure:
     """Share of units each policy keeps, per decision group in network order (AMC, fig. 3: "density per layer")."""
     sizes = {group.name: group.units for group in result.groups}
     names = result.decision_groups
     traces: list[Mapping[str, object]] = []
     for index, outcome in enumerate(result.outcomes):
+        if not outcome.kept:  # it has no candidate yet
+            continue
         kept = [outcome.kept[name] for name in names]
         traces.append(
             {
@@ -43,7 +46,7 @@ def kept_figure(result: JobResult) -> Figure:
     return figure(traces, group_axis(names), y)
 
 
-def trials_figure(result: JobResult, quantity: str) -> Figure:
+def trials_figure(result: Searched, quantity: str) -> Figure:
     """Score of every candidate against its cost in `quantity`; probes faint, budget as a line, unpruned as a point."""
     full = result.cost[quantity]
     score = metric(result)
@@ -83,7 +86,7 @@ def trials_figure(result: JobResult, quantity: str) -> Figure:
     return plot
 
 
-def progress_figure(result: JobResult) -> Figure:
+def progress_figure(result: Searched) -> Figure:
     """Best score so far within the budget, against the number of evaluations; probes count but cannot win."""
     traces: list[Mapping[str, object]] = []
     curves = [best_so_far(outcome.trials, evaluations) for outcome in result.outcomes]
@@ -121,7 +124,7 @@ def progress_figure(result: JobResult) -> Figure:
 
 
 def _trial_trace(
-    outcome: PolicyOutcome, trials: list[TrialView], quantity: str, full: int, index: int, *, probe: bool
+    outcome: SearchedPolicy, trials: list[TrialView], quantity: str, full: int, index: int, *, probe: bool
 ) -> Mapping[str, object]:
     """Points of one policy's candidates, or of its probes."""
     name = escape(outcome.policy)
@@ -138,7 +141,7 @@ def _trial_trace(
     }
 
 
-def _front_trace(outcome: PolicyOutcome, quantity: str, full: int, index: int) -> Mapping[str, object]:
+def _front_trace(outcome: SearchedPolicy, quantity: str, full: int, index: int) -> Mapping[str, object]:
     """A policy's plans of several costs, as a line."""
     trials = {trial.number: trial for trial in outcome.trials}
     steps = [trials[number] for number in outcome.front]
@@ -201,7 +204,7 @@ def marker(index: int, size: int) -> dict[str, object]:
     return {"color": colour(index), "size": size, "symbol": _SYMBOLS[index % len(_SYMBOLS)]}
 
 
-def group_axis(names: list[str]) -> Figure:
+def group_axis(names: Sequence[str]) -> Figure:
     """Return the x axis of plots along the network; groups are at 1, 2, ..., and named where they are few."""
     axis: Figure = {"title": {"text": "channel group, in network order"}}
     if len(names) <= 32:
@@ -209,7 +212,7 @@ def group_axis(names: list[str]) -> Figure:
     return axis
 
 
-def _group_labels(names: list[str]) -> list[str]:
+def _group_labels(names: Sequence[str]) -> list[str]:
     """Return short, distinct labels: the end of a long dotted name."""
     short = [name if len(name) <= 18 else "…" + name[-17:] for name in names]
     return [escape(text) for text in short]

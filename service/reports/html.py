@@ -33,9 +33,9 @@ def name_list(names: Sequence[str]) -> str:
     return ", ".join(f"<code>{escape(name)}</code>" for name in names) or "nothing"
 
 
-def link(name: str) -> str:
-    """Link to a file beside the page."""
-    return f'<a href="./{escape(quote(name))}"><code>{escape(name)}</code></a>'
+def link(name: str, folder: str = ".") -> str:
+    """Link to a file in `folder`, an address without the last slash: beside the page."""
+    return f'<a href="{escape(folder)}/{escape(quote(name))}"><code>{escape(name)}</code></a>'
 
 
 def card(what: str, value: str, comment: str) -> str:

@@ -1,5 +1,6 @@
 """The report of a finished job: one HTML page that needs no network, no server and no other file."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from autoprune.service.reports.sections import (
     warnings_section,
 )
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
+from autoprune.service.results.searched import Searched
 from autoprune.service.results.wording import QUANTITY_LABELS, best_outcome, duration, metric, model_name
+
+#: One plot: element id, heading, explanation, figure.
+Plot = tuple[str, str, str, Figure]
 
 
 def write_report(result: JobResult, path: Path) -> None:
@@ -33,28 +38,39 @@ def render_report(result: JobResult) -> str:
     All text of the job is escaped. The page follows the reader's light or dark colour scheme and fits a phone.
     """
     plots = figures(result)
-    body = "".join(
-        (
-            _head(result),
-            cards(result),
-            verdict_section(result),
-            warnings_section(result.warnings),
-            policies_section(result),
-            plots_section([(element, heading, text) for element, heading, text, _ in plots]),
-            fronts_section(result),
-            groups_section(result),
-            scores_section(result),
-            certificate_section(best_outcome(result)),
-            artifacts_section(result),
-            _foot(result),
-        )
-    )
+    body = "".join((_head(result), found_sections(result, plots), artifacts_section(result), _foot(result)))
     title = f"{model_name(result)} pruned to {result.budget}"
     return page(title, body, {element: figure for element, _, _, figure in plots})
 
 
-def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
-    """Return the report's plots: (element id, heading, explanation, figure)."""
+def found_sections(result: JobResult, plots: Sequence[Plot], folder: str = ".") -> str:
+    """Return all that a job found as HTML, with elements for its `plots`; files lie in `folder`, an address."""
+    return "".join(
+        (
+            cards(result),
+            verdict_section(result),
+            warnings_section(result.warnings),
+            policies_section(result),
+            plots_section([plot[:3] for plot in plots]),
+            fronts_section(result, folder),
+            groups_section(result),
+            scores_section(result),
+            certificate_section(best_outcome(result)),
+        )
+    )
+
+
+def figures(result: JobResult) -> list[Plot]:
+    """Return the report's plots."""
+    fronts = [outcome.front_quantity for outcome in result.outcomes if outcome.front_quantity]
+    return [
+        *search_figures(result, fronts),
+        *(plot for outcome in result.outcomes for plot in amc_plots(result, outcome)),
+    ]
+
+
+def search_figures(result: Searched, fronts: Sequence[str] = ()) -> list[Plot]:
+    """Return the plots of searches, done or on their way; `fronts` are costs that are traded besides the budget's."""
     score = metric(result).label
     plots = [
         (
@@ -65,7 +81,6 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             kept_figure(result),
         )
     ]
-    fronts = [outcome.front_quantity for outcome in result.outcomes if outcome.front_quantity]
     for quantity in dict.fromkeys((*result.limits, *fronts)):
         label = QUANTITY_LABELS.get(quantity, quantity)
         plots.append(
@@ -86,10 +101,10 @@ def figures(result: JobResult) -> list[tuple[str, str, str, Figure]]:
             progress_figure(result),
         )
     )
-    return plots + [plot for outcome in result.outcomes for plot in amc_plots(result, outcome)]
+    return plots
 
 
-def amc_plots(result: JobResult, outcome: PolicyOutcome) -> list[tuple[str, str, str, Figure]]:
+def amc_plots(result: JobResult, outcome: PolicyOutcome) -> list[Plot]:
     """Return the plots of an amc search, as :func:`figures` does; none of all others."""
     amc = outcome.amc
     if amc is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from autoprune.costs.quantities import LATENCY, shown
 from autoprune.service.reports.html import card, fact, facts, link, name_list, section, table
 from autoprune.service.results.job_result import GroupView, Int8View, JobResult, PolicyOutcome, ScoresView
+from autoprune.service.results.searched import Searched
 from autoprune.service.results.wording import (
     QUANTITY_LABELS,
     best_outcome,
@@ -83,28 +84,28 @@ def policies_section(result: JobResult) -> str:
     return section("Policies compared", table(head, rows, caption, kinds=kinds))
 
 
-def plots_section(plots: Sequence[tuple[str, str, str]]) -> str:
-    """One section per plot: (element id, heading, explanation)."""
+def plots_section(plots: Sequence[tuple[str, str, str]], attribute: str = "") -> str:
+    """One section per plot: (element id, heading, explanation); every plot's element has the `attribute`, if any."""
     parts = []
     for element, heading, text in plots:
-        plot = f'<div class="plot" id="{element}" role="img" aria-label="{escape(heading)}"></div>'
+        plot = f'<div class="plot" id="{element}" role="img" aria-label="{escape(heading)}" {attribute}></div>'
         parts.append(section(heading, f'<p class="dim">{escape(text)}</p>{plot}'))
     return "".join(parts)
 
 
-def fronts_section(result: JobResult) -> str:
-    """The exported plans of every front; nothing where nobody looked for one."""
+def fronts_section(result: JobResult, folder: str = ".") -> str:
+    """The exported plans of every front, files in `folder`; nothing where nobody looked for one."""
     return "".join(
-        _front(result, outcome, outcome.front_quantity) for outcome in result.outcomes if outcome.front_quantity
+        _front(result, outcome, outcome.front_quantity, folder) for outcome in result.outcomes if outcome.front_quantity
     )
 
 
-def _front(result: JobResult, outcome: PolicyOutcome, quantity: str) -> str:
+def _front(result: JobResult, outcome: PolicyOutcome, quantity: str, folder: str) -> str:
     """The exported plans of one front, the dearest first."""
     score, label = metric(result), QUANTITY_LABELS.get(quantity, quantity)
     rows = [
         [
-            link(point.artifacts["onnx"]),
+            link(point.artifacts["onnx"], folder),
             percent(point.cost[quantity] / result.cost[quantity]),
             percent(score.of(point.search_refit or point.search)),
             percent(score.of(point.report)),
@@ -120,7 +121,7 @@ def _front(result: JobResult, outcome: PolicyOutcome, quantity: str) -> str:
     return section(f"Front of {outcome.policy}", table(head, rows, caption))
 
 
-def groups_section(result: JobResult) -> str:
+def groups_section(result: Searched) -> str:
     """Every channel group: what was kept of it by each policy, or why it was left whole."""
     policies = [outcome.policy for outcome in result.outcomes]
     head = ["group", "channels", "MACs", "parameters", *(escape(name) for name in policies), "note"]
@@ -270,7 +271,7 @@ def _policy_cells(result: JobResult, outcome: PolicyOutcome, *, tuned: bool) -> 
     return [*cells, "holds" if outcome.certificate.get("holds") is True else "missing"]
 
 
-def _group_cells(result: JobResult, group: GroupView) -> list[str]:
+def _group_cells(result: Searched, group: GroupView) -> list[str]:
     """Cells of one group's row."""
     cells = [f"<code>{escape(group.name)}</code>", f"{group.units:,}"]
     cells += [percent(group.macs_share), percent(group.params_share)]

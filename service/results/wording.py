@@ -19,6 +19,7 @@ from autoprune.service.results.job_result import (
     ScoresView,
     ScreeningView,
 )
+from autoprune.service.results.searched import Searched
 
 #: Policies that look at nothing but the budget; every other policy has to beat them to be worth its time.
 BASELINES = ("uniform", "random", "qmc")
@@ -54,8 +55,8 @@ def model_name(result: JobResult) -> str:
     return PurePath(result.model).name or result.model
 
 
-def metric(result: JobResult) -> Metric:
-    """Return the figure that this job's networks are compared by."""
+def metric(result: Searched) -> Metric:
+    """Return the figure that these searches' networks are compared by."""
     return AGREEMENT if result.search.top1 is None else TOP1
 
 

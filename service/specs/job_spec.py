@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from autoprune.criteria.catalog import OBS, criterion_names, find_criterion
 from autoprune.errors import AutopruneError, UnknownNameError
 from autoprune.service.specs.amc_options import AmcOptions
 from autoprune.service.specs.front_options import NSGA2, FrontOptions
@@ -184,10 +185,11 @@ class JobSpec(BaseModel):
     pruningnet: PruningNetOptions = Field(
         default_factory=PruningNetOptions, description="What policy metapruning searches with."
     )
-    criterion: Literal["obs", "l1", "l2"] = Field(
-        default="obs",
+    criterion: str = Field(
+        default=OBS,
         description="How the channels of a group are ranked: by the error they leave after reconstruction (obs), or "
-        "by the magnitude of their weights.",
+        "by the scores of another criterion; `autoprune criteria` lists them.",
+        json_schema_extra={"enum": list(criterion_names("channel"))},
     )
     reconstruction: bool = Field(
         default=True, description="Solve the layers behind pruned groups for the best weights on what they keep."
@@ -245,11 +247,20 @@ class JobSpec(BaseModel):
             raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
         return value
 
+    @field_validator("criterion")
+    @classmethod
+    def _check_criterion(cls, value: str) -> str:
+        """Refuse unknown criteria."""
+        try:
+            return find_criterion(value, "channel").name
+        except UnknownNameError as error:
+            raise PydanticCustomError("criterion", "{reason}", {"reason": str(error)}) from error
+
     @model_validator(mode="after")
     def _check_requirements(self) -> Self:
         """Refuse settings that contradict each other."""
         for name, asked in (
-            ("criterion 'obs'", self.criterion == "obs"),
+            ("criterion 'obs'", self.criterion == OBS),
             ("policy 'exact'", "exact" in self.policies),
             ("a warm start", self.warm_start),
         ):

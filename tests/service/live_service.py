@@ -17,12 +17,12 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import onnx
-import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from autoprune.service.engine.service import Service
 from autoprune.service.rest.api import create_app
-from autoprune.service.rest.server import listen
+from autoprune.service.rest.server import Server, listen
 from autoprune.service.settings import Settings
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -80,10 +80,10 @@ class Live:
 
 
 @contextlib.contextmanager
-def in_thread(settings: Settings) -> Iterator[Live]:
-    """Serve from a thread of this process."""
+def in_thread(settings: Settings, service: Service | None = None) -> Iterator[Live]:
+    """Serve from a thread of this process: `service`, or one of its own with these settings."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
+    server = Server(create_app(settings, service=service), log_level="warning")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -99,9 +99,11 @@ def in_thread(settings: Settings) -> Iterator[Live]:
 
 
 @contextlib.contextmanager
-def in_process(settings: Settings, port: int = 0) -> Iterator[tuple[Live, "subprocess.Popen[str]"]]:
+def in_process(
+    settings: Settings, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[tuple[Live, "subprocess.Popen[str]"]]:
     """Serve from a process of its own, which the test may kill."""
-    serving = f"serve(port={port}, ready=lambda url: print(url, flush=True))"
+    serving = f"serve({host!r}, {port}, ready=lambda url: print(url, flush=True))"
     script = f"from autoprune.service.rest.server import serve; {serving}"
     environment = {**os.environ, "AUTOPRUNE_HOME": str(settings.home), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script]

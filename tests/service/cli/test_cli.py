@@ -7,6 +7,7 @@ import sys
 import time
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -16,8 +17,10 @@ from autoprune.certificate import count_onnx
 from autoprune.costs.budget import Budget
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
+from autoprune.groups.channel_group import find_groups
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
+from autoprune.pruning.weight_masks import nonzero_weights
 from autoprune.service.cli import options
 from autoprune.service.cli.app import app, compare, search
 from autoprune.service.cli.demo_network import demo_network, train_demo_network
@@ -29,6 +32,8 @@ from autoprune.service.specs.amc_options import AmcOptions
 from autoprune.service.specs.front_options import FrontOptions
 from autoprune.service.specs.job_spec import FinetuneOptions, JobSpec
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
+from autoprune.training.rounds import kept_count
+from autoprune.training.weight_scores import weights_of
 
 AMC = ("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "amc")
 
@@ -59,10 +64,20 @@ print('heavy:', sorted({heavy}))"""
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
     for command in (
-        "inspect", "search", "compare", "what-if", "finetune", "export", "demo", "serve", "device", "submit", "watch",
-        "get", "jobs", "cancel",
+        "inspect", "search", "compare", "what-if", "finetune", "prune", "export", "demo", "serve", "device", "submit",
+        "watch", "get", "jobs", "cancel",
     ):  # fmt: skip
         assert command in done.stdout
+
+
+def test_criteria_are_listed() -> None:
+    listed = json.loads(run("criteria", "--json")[0])
+    assert listed["format"] == "autoprune-criteria/1"
+    assert {"name", "meaning", "granularities", "needs", "paper", "arxiv", "one_scale"} == set(listed["criteria"][0])
+    table = run("criteria")[0]
+    for criterion in listed["criteria"]:
+        assert criterion["name"] in table
+        assert (criterion["arxiv"] or "-") in table
 
 
 def test_version() -> None:
@@ -164,9 +179,65 @@ def test_finetune_improves_a_pruned_network_and_keeps_its_cost(model: Path, plan
     assert "fine-tuned" in table
 
 
+def prune(model: Path, folder: Path, *options: str) -> dict[str, Any]:
+    common = ("prune", model, "--data", "digits", "--kept", "0.3", "--learning-rate", "0.02", "-o", folder, "--json")
+    stdout, _ = run(*common, *options)
+    found = json.loads(stdout)
+    assert isinstance(found, dict)
+    assert found["report"]["pruned"]["top1"] > found["report"]["unpruned"]["top1"] - 0.1
+    assert found["exported"]["cost"] == count_onnx(folder / "model.onnx")
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "gradual"])
+def test_prune_keeps_the_share_of_weights_that_is_asked_for(model: Path, schedule: str, tmp_path: Path) -> None:
+    found = prune(model, tmp_path, "--schedule", schedule, "--rounds", "4", "--scope", "layer")
+    network = load_network(tmp_path / "model.onnx")
+    nonzero = nonzero_weights(network)
+    full = {name: weight.numel() for name, weight in weights_of(load_network(model)).items()}
+    assert sum(nonzero.values()) == sum(found["kept"].values()) == sum(kept_count(size, 0.3) for size in full.values())
+    if schedule == "exponential":
+        before = (tmp_path / "model.onnx").read_bytes()
+        again, stderr = run("prune", model, "--data", "digits", "--kept", "0.3", "--learning-rate", "0.02", "--rounds",
+                            "4", "--scope", "layer", "-o", tmp_path)  # fmt: skip
+        assert "round" not in stderr  # nothing is trained again
+        assert (tmp_path / "model.onnx").read_bytes() == before
+        assert "weights kept" in again
+
+
+@pytest.mark.parametrize(("unit", "criterion"), [("weights", "taylor"), ("channels", "fpgm")])
+def test_prune_takes_any_criterion_of_its_unit(model: Path, unit: str, criterion: str, tmp_path: Path) -> None:
+    options = ("--unit", unit, "--rounds", "2", "--kept", "0.8")
+    found = prune(model, tmp_path / "chosen", *options, "--criterion", criterion)
+    assert found["criterion"] == criterion
+    usual = prune(model, tmp_path / "usual", *options)
+    assert usual["criterion"] in ("l1", "l2")
+    written = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("chosen", "usual")]
+    assert written[0] != written[1]
+
+
+def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> None:
+    found = prune(model, tmp_path, "--unit", "channels", "--kept", "0.7", "--rounds", "3")
+    total = sum(len(group) for group in find_groups(load_network(model)).prunable())
+    assert sum(found["kept"].values()) == kept_count(total, 0.7)
+    again, _ = run("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
+                   tmp_path / "weights.safetensors", "-o", tmp_path / "again.onnx", "--json")  # fmt: skip
+    assert json.loads(again)["cost"] == found["exported"]["cost"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (("prune", "{model}", "--data", "digits", "--kept", "0", "-o", "{out}"), "kept shares above 0"),
+        (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--schedule", "cubic", "-o", "{out}"), "gradual"),
+        (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--tolerance", "1", "-o", "{out}"),
+         "belong to --unit channels"),
+        (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--unit", "channels", "--scope", "layer", "-o",
+          "{out}"), "belong to --unit weights"),
+        (("prune", "{model}", "--data", "digits", "--kept", "0.9999", "--unit", "channels", "-o", "{out}"),
+         "none would go"),
+        (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--criterion", "fpgm", "-o", "{out}"),
+         "unknown weight criterion"),
         (("inspect", "missing.onnx"), "missing.onnx"),
         (("inspect", "resnet56"), "resnet56_cifar"),
         (("inspect", "{model}", "--budget", "macs=0"), "limit above 0"),

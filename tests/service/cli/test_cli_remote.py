@@ -82,13 +82,17 @@ def test_submit_waits_and_goes_on_from_another_job(model: Path, live: Live) -> N
     run("cancel", again.strip())
 
 
-def test_a_job_that_fails_or_is_cancelled_gives_exit_code_2(model: Path) -> None:
-    failing, _ = run("submit", model, *QUICK[:4], "--policy", "sensitivity", "--evaluations", "1")
-    stdout, stderr = run("watch", failing.strip(), code=2)
-    assert stdout == ""
-    assert f"error: job {failing.strip()} failed: " in stderr
-    _, stderr = run("get", failing.strip(), code=2)
-    assert "failed: " in stderr
+def test_a_job_that_fails_gives_exit_code_2(model: Path, tmp_path: Path) -> None:
+    with in_thread(Settings(tmp_path / "home", job_seconds=1)) as short:
+        failing, _ = run("submit", model, *QUICK, "--finetune-epochs", "10000", "--url", short.url)
+        stdout, stderr = run("watch", failing.strip(), "--url", short.url, code=2)
+        assert stdout == ""
+        assert f"error: job {failing.strip()} failed: " in stderr
+        _, stderr = run("get", failing.strip(), "--url", short.url, code=2)
+        assert "failed: " in stderr
+
+
+def test_a_job_that_is_cancelled_gives_exit_code_2(model: Path) -> None:
     endless, _ = run("submit", model, *QUICK, "--finetune-epochs", "10000", "--fit-images", "1500")
     job_id = endless.strip()
     _, stderr = run("get", job_id, code=2)

@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.report import figures, render_report
 from tests.service.comparison_samples import sample_comparison
-from tests.service.pages import HOSTILE, Page
+from tests.service.html_page import HOSTILE, Page
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from autoprune.groups.channel_group import find_groups
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME
 from autoprune.latency_tables.table import Calibration, Conditions, LatencyTable
-from autoprune.latency_tables.unit import Unit
 from autoprune.search.journal import Journal
 from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
@@ -27,20 +26,13 @@ from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.what_if import what_if
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.specs.job_spec import JobSpec, read_as, read_spec
-from tests.made_up_tables import made_up_table
-
-
-def _microseconds(unit: Unit) -> float:
-    """Return a made-up staircase: 8 channels at a time."""
-    rows, columns = unit.output_hw
-    blocks = -(-unit.c_in // 8) * -(-unit.c_out // 8)
-    return 1.0 + blocks * rows * columns * max(1, unit.kernel[0] * unit.kernel[1]) / 20
+from tests.made_up_tables import made_up_table, staircase_us
 
 
 def _table(model: Path, *, error: float = 0.02) -> LatencyTable:
     """Return the made-up table of a device that is not this machine."""
     calibration = Calibration(1.1, 5.0, error, 2 * error, ((100.0, 100.0 * (1 + error)),))
-    return made_up_table(load_network(model), _microseconds, calibration)
+    return made_up_table(load_network(model), staircase_us, calibration)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +99,7 @@ def test_the_predicted_latency_is_the_sum_of_the_units_times(model: Path, job: t
     outcome = result.outcomes[0]
     pruned = load_network(folder / outcome.artifacts["onnx"])
     units = fused_units(pruned, find_groups(pruned))
-    expected_us = 1.1 * sum(_microseconds(each.unit) for each in units) + 5
+    expected_us = 1.1 * sum(staircase_us(each.unit) for each in units) + 5
     assert outcome.cost["latency"] == pytest.approx(1000 * expected_us, abs=50)
 
 

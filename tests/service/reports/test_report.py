@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 from autoprune.service.reports.job_report import figures, render_report, write_report
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import amount, duration, noise, verdicts
-from tests.service.pages import HOSTILE, Page
+from tests.service.html_page import HOSTILE, Page
 from tests.service.result_samples import sample_result, scores
 
 
