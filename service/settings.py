@@ -21,7 +21,11 @@ _LIMITS = {
     "queued_jobs": "AUTOPRUNE_QUEUED_JOBS",
     "job_memory_mib": "AUTOPRUNE_JOB_MEMORY_MIB",
     "job_seconds": "AUTOPRUNE_JOB_SECONDS",
+    "keep_days": "AUTOPRUNE_KEEP_DAYS",
 }
+
+#: Most jobs that one service runs at a time.
+MOST_WORKERS = 1024
 
 
 class SettingsError(AutopruneError):
@@ -38,11 +42,13 @@ class Settings:
         max_model_bytes: Largest model file accepted.
         max_dataset_bytes: Largest dataset file accepted.
         run_jobs: Whether this service takes jobs from the queue, or only accepts them.
+        workers: Jobs that it runs at a time.
         require_keys: Whether every request must carry an API key.
         requests_per_s: Requests a second that one API key, or everybody without one, may go on sending.
         queued_jobs: Jobs that one API key, or everybody without one, may have waiting at a time.
         job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
         job_seconds: Longest time that one attempt at a job may take; None for any.
+        keep_days: Days after which what jobs that ended left, and uploads that no job names, are deleted; None: never.
 
     """
 
@@ -51,19 +57,21 @@ class Settings:
     max_model_bytes: int = 512 * MIB
     max_dataset_bytes: int = 4096 * MIB
     run_jobs: bool = True
+    workers: int = 1
     require_keys: bool = False
     requests_per_s: int = 100
     queued_jobs: int = 1000
     job_memory_mib: int | None = None
     job_seconds: int | None = None
+    keep_days: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Return the settings that the environment names; the rest as by default.
 
-        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), and as whole numbers above 0
-        ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``, ``AUTOPRUNE_JOB_MEMORY_MIB`` and
-        ``AUTOPRUNE_JOB_SECONDS``.
+        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_WORKERS`` (0: run no
+        jobs), and as whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``,
+        ``AUTOPRUNE_JOB_MEMORY_MIB``, ``AUTOPRUNE_JOB_SECONDS`` and ``AUTOPRUNE_KEEP_DAYS``.
 
         Raises:
             SettingsError: A variable holds something else.
@@ -78,7 +86,12 @@ class Settings:
         limits: dict[str, Any] = {
             field: _limit(name, variables[name]) for field, name in _LIMITS.items() if variables.get(name)
         }
-        return replace(settings, **limits)
+        workers = variables.get("AUTOPRUNE_WORKERS")
+        return replace(settings.with_workers(_workers(workers)) if workers else settings, **limits)
+
+    def with_workers(self, workers: int) -> "Settings":
+        """Return these settings for a service that runs so many jobs at a time; with 0 it only accepts them."""
+        return replace(self, run_jobs=workers > 0, workers=max(workers, 1))
 
     @property
     def url(self) -> str:
@@ -96,7 +109,17 @@ class Settings:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that a service writes into."""
-        return self.home, self.home / "store", self.home / "jobs"
+        return self.home, self.store, self.home / "jobs"
+
+    @property
+    def store(self) -> Path:
+        """The folder of uploaded files."""
+        return self.home / "store"
+
+    @property
+    def runner_locks(self) -> Path:
+        """The folder of the locks that the runners of jobs hold while they live."""
+        return self.home / "runners"
 
     def prepare(self) -> None:
         """Make the folders.
@@ -112,6 +135,13 @@ class Settings:
             raise SettingsError(
                 f"cannot write to {self.home} ({error}); set AUTOPRUNE_HOME to a folder of yours"
             ) from error
+
+
+def _workers(text: str) -> int:
+    """Return the number of jobs at a time that ``AUTOPRUNE_WORKERS`` holds."""
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) <= MOST_WORKERS):
+        raise SettingsError(f"AUTOPRUNE_WORKERS: expected a whole number up to {MOST_WORKERS}, found {text[:100]!r}")
+    return int(text)
 
 
 def _limit(name: str, text: str) -> int:

@@ -346,13 +346,23 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; needs API keys unless loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    workers: opt.JobsAtOnce = None,
 ) -> None:
     """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
     if log_level not in ("debug", "info", "warning", "error"):
         raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
     from autoprune.service.rest.server import serve as run_server
 
-    run_server(host, port, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+    settings = opt.settings_with(workers)
+    run_server(host, port, settings=settings, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+
+
+@app.command()
+def work(workers: opt.JobsAtOnce = None) -> None:
+    """Run jobs without the REST service, beside others that share $AUTOPRUNE_HOME and $AUTOPRUNE_DB."""
+    from autoprune.service.engine.working import work as run_jobs
+
+    run_jobs(opt.settings_with(workers), ready=lambda count: typer.echo(f"running up to {count} jobs at a time"))
 
 
 @app.command()

@@ -20,6 +20,6 @@ def obstacles(service: Service) -> list[str]:
                 pass
         except OSError as error:
             found.append(f"the folder {folder.name!r} cannot be written ({error.strerror})")
-    if service.runner is not None and not service.runner.is_alive:
-        found.append("the runner of jobs has ended; start the service again")
+    if service.runners is not None and not service.runners.is_alive:
+        found.append("a runner of jobs has ended; start the service again")
     return found

@@ -19,7 +19,7 @@ router = APIRouter(tags=["service"])
 def get_health(service: TheService) -> HealthView:
     """Answer ok where the records can be read."""
     service.records.jobs(limit=1)
-    return HealthView(version=__version__, runs_jobs=service.runner is not None)
+    return HealthView(version=__version__, runs_jobs=service.runners is not None)
 
 
 @router.get("/readyz", summary="Whether jobs can be sent", response_model=HealthView, responses=documented(503))
@@ -29,7 +29,7 @@ def get_readiness(service: TheService, request: Request) -> HealthView | Respons
     if found:
         detail = "; ".join(found)
         return problem_response(503, detail, kind="not-ready", instance=request.url.path, headers={"Retry-After": "5"})
-    return HealthView(version=__version__, runs_jobs=service.runner is not None)
+    return HealthView(version=__version__, runs_jobs=service.runners is not None)
 
 
 @router.get("/metrics", summary="Counts for Prometheus", response_class=PlainTextResponse)

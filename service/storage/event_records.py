@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import exists, func, insert, literal, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.tables import JobChange, JobEventRow, JobRow, Json
 
 
@@ -46,14 +47,14 @@ def add_event(
     attempt: int,
     *,
     error: Mapping[str, Any] | None = None,
-    crashed: bool = False,
+    loss: Loss | None = None,
 ) -> None:
     """Add the event of a change that `session` makes; `error` is that of the job, with its ``type``."""
     detail: Json = {}
     if error is not None:
         detail["error_type"] = error["type"]
-    if crashed:
-        detail["crashed"] = True
+    if loss is not None:
+        detail["died" if loss.died else "crashed"] = True
     session.add(JobEventRow(job_id=job_id, state=change.value, attempt=attempt, detail=detail))
 
 

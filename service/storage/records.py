@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Engine, case, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -12,6 +12,7 @@ from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
 from autoprune.service.storage.database import check_readable, engine_of, make_tables
 from autoprune.service.storage.event_records import add_event, add_missing_events
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
     ArtifactRow,
@@ -60,6 +61,11 @@ class Records:
         except DatabaseError as error:
             self._engine.dispose()
             raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
+
+    @property
+    def engine(self) -> Engine:
+        """What connects to the database of these records."""
+        return self._engine
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -160,6 +166,14 @@ class Records:
         with self._session() as session:
             return session.scalars(behind(session, query, JobRow, after)).all()
 
+    def running(self, runner: str | None = None) -> Sequence[JobRow]:
+        """Return the jobs that run, oldest first: all of them, or those that `runner` has."""
+        query = select(JobRow).where(JobRow.state == JobState.RUNNING.value).order_by(JobRow.number)
+        if runner is not None:
+            query = query.where(JobRow.runner == runner)
+        with self._session() as session:
+            return session.scalars(query).all()
+
     def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state, of all kinds."""
         query = select(JobRow.state, func.count()).group_by(JobRow.state)
@@ -167,8 +181,8 @@ class Records:
             found = dict(session.execute(query).all())
         return {state: found.get(state.value, 0) for state in JobState}
 
-    def claim(self) -> JobRow | None:
-        """Move the oldest queued job to running and return it; None where nothing is queued."""
+    def claim(self, runner: str | None = None) -> JobRow | None:
+        """Move the oldest queued job to running, by `runner`, and return it; None where nothing is queued."""
         oldest = select(func.min(JobRow.number)).where(JobRow.state == JobState.QUEUED.value).scalar_subquery()
         claim = (
             update(JobRow)
@@ -177,6 +191,7 @@ class Records:
                 state=JobState.RUNNING.value,
                 attempts=JobRow.attempts + 1,
                 started_at=func.coalesce(JobRow.started_at, now()),
+                runner=runner,
                 worker_pid=None,
             )
             .returning(JobRow.id, JobRow.attempts)
@@ -195,18 +210,18 @@ class Records:
         attempt: int | None = None,
         error: Json | None = None,
         artifacts: Sequence[ArtifactRow] = (),
-        crashed: bool = False,
+        loss: Loss | None = None,
     ) -> bool:
         """Move a job to `state` with its error or artifacts, if it may go there; return whether it did.
 
         With `attempt`, only while that attempt is the job's latest. Of several who try to finish a job, one wins.
-        `crashed` counts the attempt as one that was ended from outside, in the same statement: never twice.
+        A `loss` counts the attempt as one that was lost, in the same statement: never twice.
         """
         values: Json = {"state": state.value, "worker_pid": None, "error": error}
         if state.is_final:
             values["finished_at"] = now()
-        if crashed:
-            values["crashes"] = JobRow.crashes + 1
+        if loss is not None:
+            values |= {"crashes": loss.crashes, "deaths": loss.deaths, "journaled": loss.journaled}
         query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_([source.value for source in state.sources]))
         if attempt is not None:
             query = query.where(JobRow.attempts == attempt)
@@ -215,7 +230,7 @@ class Records:
             if moved is not None:
                 session.add_all(artifacts)
                 change = JobChange.REQUEUED if state is JobState.QUEUED else JobChange(state)
-                add_event(session, job_id, change, moved.attempts, error=error, crashed=crashed)
+                add_event(session, job_id, change, moved.attempts, error=error, loss=loss)
         return moved is not None
 
     def request_cancel(self, job_id: str) -> JobRow:

@@ -111,6 +111,15 @@ class Table(DeclarativeBase):
     type_annotation_map = {Json: JSON, list[int]: JSON, list[str]: JSON, datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
+class FactRow(Table):
+    """One thing that holds for all the records, by its name."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
 class ModelRow(Table):
     """One uploaded model: a file of the store, and what it was read as."""
 
@@ -150,7 +159,10 @@ class JobRow(Table):
     Attributes:
         kind: What it runs, and so what its spec is of.
         attempts: How often a worker was started; a worker of an earlier attempt may no longer write.
-        crashes: How many of these attempts were ended from outside: with the service that ran them, or by SIGTERM.
+        crashes: How many of these attempts ended with the service that ran them, since the job last got further.
+        deaths: How many ended because the job's own process died, since the job last got further.
+        journaled: Evaluations in the job's journal when an attempt was last lost; with more of them it got further.
+        runner: Who has claimed the latest attempt, as ``host/0``.
         worker_pid: Process of the attempt that runs now.
         key_id: API key that submitted it; null where the service asks for none.
 
@@ -169,6 +181,9 @@ class JobRow(Table):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0, server_default="0")
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")
+    journaled: Mapped[int] = mapped_column(default=0, server_default="0")
+    runner: Mapped[str | None]
     worker_pid: Mapped[int | None]
     key_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -196,7 +211,8 @@ class JobEventRow(Table):
             the order of their ids while others are written.
         state: A :class:`JobChange`: the state that the job came to, and how.
         attempt: The job's latest attempt at that time; 0 before the first.
-        detail: ``error_type`` of a failure; ``crashed`` where the service that ran the attempt had ended.
+        detail: ``error_type`` of a failure; ``crashed`` where the service that ran the attempt had ended, ``died``
+            where the job's own process had.
 
     """
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from autoprune.service.storage.event_records import EventRecords
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import ArtifactRow, JobChange, JobState
 
@@ -31,7 +32,7 @@ def test_every_change_of_state_is_an_event(records: Records) -> None:
     records.add_job("a", {})
     records.claim()
     records.report("a", 1, progress={"done": 1}, worker_pid=7)
-    records.move("a", JobState.QUEUED, attempt=1, crashed=True)
+    records.move("a", JobState.QUEUED, attempt=1, loss=Loss(died=False, crashes=1, deaths=0, journaled=0))
     records.claim()
     assert not records.move("a", JobState.SUCCEEDED, attempt=1)
     records.move("a", JobState.FAILED, attempt=2, error={"type": "worker-died", "detail": "..."})

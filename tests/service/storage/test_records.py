@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.storage.losses import MOST_CRASHES, MOST_DEATHS, Loss
 from autoprune.service.storage.records import JobStateError, NotFoundError, Records
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobState, ModelRow, Table
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, ModelRow
 
 
 @pytest.fixture
@@ -104,20 +105,34 @@ def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
         records.add_job("a", {"threads": 1})
     with closing(sqlite3.connect(tmp_path / "records.sqlite")) as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN kind")
-        connection.execute("ALTER TABLE jobs DROP COLUMN crashes")
+        for column in ("crashes", "deaths", "journaled", "runner"):
+            connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     for _ in range(2):
         with closing(Records(url, create=True)) as records:
             assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
 
 
-def test_only_jobs_count_crashes_and_each_attempt_once(records: Records) -> None:
+def test_each_lost_attempt_counts_once_until_one_gets_further(records: Records) -> None:
     records.add_job("a", {})
-    claimed = records.claim()
-    assert claimed is not None
-    moves = [records.move("a", JobState.QUEUED, attempt=1, crashed=True) for _ in range(4)]
-    assert (moves, records.job("a").crashes) == ([True, False, False, False], 1)
-    columns = {table.name for table in Table.metadata.sorted_tables if "crashes" in table.columns}
-    assert columns == {"jobs"}
+    found = []
+    for died, journaled in ((False, 0), (True, 0), (True, 0), (False, 5), (False, 5), (True, 6)):
+        row = records.claim("host/0")
+        assert row is not None
+        assert (row.runner, [job.id for job in records.running("host/0")], records.running("host/1")) == (
+            "host/0", ["a"], [],
+        )  # fmt: skip
+        loss = Loss.of(row, died=died, journaled=journaled)
+        assert not loss.is_last
+        moves = [records.move("a", JobState.QUEUED, attempt=row.attempts, loss=loss) for _ in range(2)]
+        assert moves == [True, False]
+        found.append((records.job("a").crashes, records.job("a").deaths))
+    assert found == [(1, 0), (1, 1), (1, 2), (1, 0), (2, 0), (0, 1)]
+    for died, most in ((True, MOST_DEATHS), (False, MOST_CRASHES)):
+        row = JobRow(crashes=0, deaths=0, journaled=3)
+        for index in range(most):
+            loss = Loss.of(row, died=died, journaled=3)
+            assert loss.is_last == (index == most - 1)
+            row.crashes, row.deaths = loss.crashes, loss.deaths
 
 
 def test_the_same_content_is_recorded_once(records: Records) -> None:
