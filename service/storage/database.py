@@ -1,11 +1,14 @@
-"""The SQLite file of the records: how it is opened, and brought up to date."""
+"""The database of the records, a SQLite file or PostgreSQL: how it is opened, and brought up to date."""
 
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, inspect, select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.schema import CreateColumn
 
@@ -14,37 +17,63 @@ from autoprune.service.storage.tables import JobRow, Table
 
 BUSY_TIMEOUT_MS = 10_000
 
+#: How long PostgreSQL may take to accept a connection, in seconds.
+CONNECT_TIMEOUT_S = 5
+
+_EXPECTED = "AUTOPRUNE_DB: expected sqlite:///path/to/file or postgresql://user:password@host/database"
+
+#: What PostgreSQL's URLs begin with; all of them mean psycopg 3.
+_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+
 
 def engine_of(url: str) -> Engine:
-    """Make the engine of a SQLite file.
+    """Make the engine of a SQLite file or of a PostgreSQL database; nothing is connected yet.
 
     Raises:
-        SettingsError: Not the URL of a SQLite file.
+        SettingsError: Not the URL of one.
 
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise SettingsError(f"AUTOPRUNE_DB: expected sqlite:///path/to/file, found {url!r}") from error
+        raise SettingsError(f"{_EXPECTED}, found something that is no URL") from error
+    if parsed.drivername in _POSTGRES and parsed.database:
+        return _postgres(parsed.set(drivername="postgresql+psycopg"))
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        found = parsed.render_as_string(hide_password=True)
-        raise SettingsError(f"AUTOPRUNE_DB: expected a SQLite file, sqlite:///path/to/file, found {found!r}")
+        raise SettingsError(f"{_EXPECTED}, found {shown(parsed)}")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed)
     event.listen(engine, "connect", _set_up)
     return engine
 
 
+def shown(url: URL) -> str:
+    """Return a URL as it may be printed: without its password, which may also stand among its options."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def check_readable(engine: Engine) -> None:
-    """Read a job's record over a connection of its own: those in use may go on with a file that is gone.
+    """Read a job's record; from SQLite over a connection of its own: those in use may go on with a file that is gone.
 
     Raises:
         SQLAlchemyError: The records cannot be read.
 
     """
-    fresh = create_engine(engine.url, poolclass=NullPool)
+    fresh = create_engine(engine.url, poolclass=NullPool) if engine.dialect.name == "sqlite" else engine
     with fresh.connect() as connection:
         connection.execute(select(JobRow.id, JobRow.state).limit(1))
+
+
+def insert_into(session: Session, row: type[Table]) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that can be told what to do where the row is there already."""
+    return postgresql.insert(row) if session.get_bind().dialect.name == "postgresql" else sqlite.insert(row)
+
+
+def _postgres(url: URL) -> Engine:
+    """Make the engine of a PostgreSQL database; connections that have died meanwhile are replaced before use."""
+    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "autoprune"}
+    given = {name: value for name, value in options.items() if name not in url.query}
+    return create_engine(url, connect_args=given, pool_pre_ping=True, isolation_level="READ COMMITTED")
 
 
 def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:

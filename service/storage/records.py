@@ -1,4 +1,4 @@
-"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file."""
+"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file or in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, make_tables
+from autoprune.service.storage.database import check_readable, engine_of, make_tables, shown
 from autoprune.service.storage.event_records import add_event, add_missing_events
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
@@ -47,7 +47,7 @@ class Records:
         """Open the records at a SQLAlchemy `url`; with `create`, make the tables that are missing.
 
         Raises:
-            SettingsError: Not a SQLite file, or one that cannot be opened or is damaged.
+            SettingsError: Neither a SQLite file nor a PostgreSQL database, or one that cannot be used as it is.
 
         """
         self._engine = engine_of(url)
@@ -59,7 +59,9 @@ class Records:
             self.check()
         except DatabaseError as error:
             self._engine.dispose()
-            raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
+            raise SettingsError(
+                f"the records at {shown(self._engine.url)} cannot be used ({error.orig}); set AUTOPRUNE_DB"
+            ) from error
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -168,11 +170,15 @@ class Records:
         return {state: found.get(state.value, 0) for state in JobState}
 
     def claim(self) -> JobRow | None:
-        """Move the oldest queued job to running and return it; None where nothing is queued."""
-        oldest = select(func.min(JobRow.number)).where(JobRow.state == JobState.QUEUED.value).scalar_subquery()
+        """Move the oldest queued job to running and return it; None where nothing is queued.
+
+        A job that somebody else is claiming or cancelling at this moment is passed over.
+        """
+        queued = select(JobRow.number).where(JobRow.state == JobState.QUEUED.value)
+        oldest = queued.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True)  # SQLite has one writer
         claim = (
             update(JobRow)
-            .where(JobRow.number == oldest, JobRow.state == JobState.QUEUED.value)
+            .where(JobRow.number == oldest.scalar_subquery(), JobRow.state == JobState.QUEUED.value)
             .values(
                 state=JobState.RUNNING.value,
                 attempts=JobRow.attempts + 1,

@@ -15,8 +15,8 @@ from autoprune.service.storage.tables import ArtifactRow, JobChange, JobState
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Iterator[Records]:
-    with closing(Records(f"sqlite:///{tmp_path / 'records.sqlite'}", create=True)) as records:
+def records(database_url: str) -> Iterator[Records]:
+    with closing(Records(database_url, create=True)) as records:
         yield records
 
 
