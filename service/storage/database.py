@@ -1,16 +1,15 @@
-"""The database of the records, a SQLite file or PostgreSQL: how it is opened, and brought up to date."""
+"""The database of the records, a SQLite file or PostgreSQL: how it is opened."""
 
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
-from sqlalchemy.schema import CreateColumn
 
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.tables import JobRow, Table
@@ -80,21 +79,3 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     """Let readers and one writer work at the same time, and check references."""
     for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "journal_mode = WAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def make_tables(engine: Engine) -> None:
-    """Make the tables, indexes and columns that are missing; a database of an older version is brought up to date."""
-    Table.metadata.create_all(engine)
-    _add_columns(engine)
-
-
-def _add_columns(engine: Engine) -> None:
-    """Add the columns that these records, made by an older version, lack; each has a default in the database."""
-    known = inspect(engine)
-    for table in Table.metadata.sorted_tables:
-        there = {column["name"] for column in known.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                added = CreateColumn(column).compile(engine)
-                with engine.begin() as connection:
-                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))

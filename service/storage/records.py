@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, make_tables, shown
-from autoprune.service.storage.event_records import add_event, add_missing_events
+from autoprune.service.storage.database import check_readable, engine_of, shown
+from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
     ArtifactRow,
@@ -44,7 +44,7 @@ class Records:
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
-        """Open the records at a SQLAlchemy `url`; with `create`, make the tables that are missing.
+        """Open the records at a SQLAlchemy `url`; with `create`, bring its tables up to date.
 
         Raises:
             SettingsError: Neither a SQLite file nor a PostgreSQL database, or one that cannot be used as it is.
@@ -54,14 +54,18 @@ class Records:
         self._session = sessionmaker(self._engine, expire_on_commit=False)
         try:
             if create:
-                make_tables(self._engine)
-                add_missing_events(self._session)
+                from autoprune.service.storage.migrate import bring_up_to_date  # imports Alembic, which takes its time
+
+                bring_up_to_date(self._engine)
             self.check()
         except DatabaseError as error:
             self._engine.dispose()
             raise SettingsError(
                 f"the records at {shown(self._engine.url)} cannot be used ({error.orig}); set AUTOPRUNE_DB"
             ) from error
+        except SettingsError:
+            self._engine.dispose()
+            raise
 
     @property
     def sessions(self) -> sessionmaker[Session]:

@@ -47,11 +47,11 @@ class Postgres:
         return f"postgresql://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
-        """Make an empty database and return its address."""
+        """Return the address of an empty database: a schema, which is made sooner and is as good."""
         name = f"test_{os.getpid()}_{next(_names)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return self.url(name)
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url()}?options=-c%20search_path%3D{name}"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

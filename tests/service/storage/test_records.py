@@ -1,8 +1,6 @@
 """Guarded transitions, exactly-once claims, and records that other processes see."""
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -96,18 +94,6 @@ def test_kinds_share_one_queue_and_are_told_apart(records: Records) -> None:
         records.job("a", JobKind.COMPARISON)
     with pytest.raises(NotFoundError, match="no job has the id 'b'"):
         records.job("b", JobKind.SEARCH)
-
-
-def test_records_from_before_jobs_had_kinds_go_on(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
-    with closing(Records(url, create=True)) as records:
-        records.add_job("a", {"threads": 1})
-    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as connection:
-        connection.execute("ALTER TABLE jobs DROP COLUMN kind")
-        connection.execute("ALTER TABLE jobs DROP COLUMN crashes")
-    for _ in range(2):
-        with closing(Records(url, create=True)) as records:
-            assert [(row.id, row.kind, row.spec) for row in records.jobs()] == [("a", "search", {"threads": 1})]
 
 
 def test_only_jobs_count_crashes_and_each_attempt_once(records: Records) -> None:
