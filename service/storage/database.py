@@ -4,10 +4,10 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -66,6 +66,24 @@ def check_readable(engine: Engine) -> None:
 def insert_into(session: Session, row: type[Table]) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT that can be told what to do where the row is there already."""
     return postgresql.insert(row) if session.get_bind().dialect.name == "postgresql" else sqlite.insert(row)
+
+
+def hold(session: Session, name: str) -> None:
+    """Let no other transaction hold the same `name` until that of `session` ends; it must not have begun yet."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # there is one writer
+    else:
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """Say why the records cannot be used, in words for anybody: nothing of PostgreSQL's address or users."""
+    cause = getattr(error, "orig", None)
+    if type(cause).__module__.startswith("psycopg"):
+        code = getattr(cause, "sqlstate", None)
+        return "PostgreSQL does not answer" if code is None else f"PostgreSQL answers with error {code}"
+    return str(cause or type(error).__name__)
 
 
 def _postgres(url: URL) -> Engine:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, shown
+from autoprune.service.storage.database import check_readable, engine_of, hold, shown
 from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
@@ -60,8 +60,9 @@ class Records:
             self.check()
         except DatabaseError as error:
             self._engine.dispose()
+            cause = " ".join(str(error.orig).split())  # one line
             raise SettingsError(
-                f"the records at {shown(self._engine.url)} cannot be used ({error.orig}); set AUTOPRUNE_DB"
+                f"the records at {shown(self._engine.url)} cannot be used ({cause}); set AUTOPRUNE_DB"
             ) from error
         except SettingsError:
             self._engine.dispose()
@@ -273,14 +274,16 @@ class Records:
 
 
 def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Quota) -> JobRow:
-    """Queue a job for the caller of a `quota`, in the transaction of `session`.
+    """Queue a job for the caller of a `quota`, as the first thing in the transaction of `session`.
 
     Raises:
         QuotaError: That caller has as many queued as it may.
 
     """
-    queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
-    quota.check(session.scalar(queued) or 0)
+    if quota.queued_jobs is not None:
+        hold(session, f"autoprune queue of {quota.key_id}")  # of those who send at once, no more get in than may
+        queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
+        quota.check(session.scalar(queued) or 0)
     row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
     session.add(row)
     session.flush()  # what refers to the job comes after it

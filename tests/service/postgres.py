@@ -94,7 +94,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
     """
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="autoprune-postgres-"))
-    options = () if durable else ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+    options = () if durable else ("fsync=off", "full_page_writes=off")
     server = Postgres(programs, folder, _free_port(), ("listen_addresses=127.0.0.1", *options))
     try:
         (folder / "password").write_text(PASSWORD)

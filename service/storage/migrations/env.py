@@ -19,9 +19,15 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    _run(given)
-else:
+def _main() -> None:
+    """Run with the connection that was handed over, or with one to the database of the environment."""
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        _run(given)
+        return
     with engine_of(Settings.from_environment().url).connect() as opened:
         _run(opened)
+
+
+if __name__ == "env_py":  # as Alembic calls it; an import does nothing
+    _main()
