@@ -6,14 +6,10 @@ from dataclasses import dataclass
 
 from autoprune.service.engine.job_metrics import JobMetrics
 from autoprune.service.engine.runners import Runners
-from autoprune.service.locks import held
 from autoprune.service.settings import Settings
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.home_mark import check_home
 from autoprune.service.storage.records import Records
-
-#: How long another service on this machine may take to bring the records up to date.
-_OPENING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +44,9 @@ def opened(settings: Settings) -> Iterator[Service]:
     """
     settings.prepare()
     with contextlib.ExitStack() as stack:
-        with held(settings.home / "opening.lock", wait_s=_OPENING_S):
-            records = Records(settings.url, create=True)
-            stack.callback(records.close)
-            check_home(settings.home, records)
+        records = Records(settings.url, create=True)
+        stack.callback(records.close)
+        check_home(settings.home, records)
         metrics = JobMetrics()
         runners = Runners(settings, records, metrics) if settings.run_jobs else None
         if runners is not None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, func, insert, literal, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from autoprune.service.storage.losses import Loss
@@ -56,13 +56,3 @@ def add_event(
     if loss is not None:
         detail["died" if loss.died else "crashed"] = True
     session.add(JobEventRow(job_id=job_id, state=change.value, attempt=attempt, detail=detail))
-
-
-def add_missing_events(sessions: sessionmaker[Session]) -> None:
-    """Give each job whose state was recorded by a version without events one that tells it."""
-    columns = ["job_id", "state", "attempt", "detail", "created_at"]
-    moment = func.coalesce(JobRow.finished_at, JobRow.started_at, JobRow.created_at)
-    told = exists().where(JobEventRow.job_id == JobRow.id, JobEventRow.state == JobRow.state)
-    jobs = select(JobRow.id, JobRow.state, JobRow.attempts, literal("{}"), moment).where(~told)
-    with sessions.begin() as session:
-        session.execute(insert(JobEventRow).from_select(columns, jobs.order_by(JobRow.number)))

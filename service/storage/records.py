@@ -1,4 +1,4 @@
-"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file."""
+"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file or in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, make_tables
-from autoprune.service.storage.event_records import add_event, add_missing_events
+from autoprune.service.storage.database import check_readable, engine_of, hold, shown
+from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
@@ -45,22 +45,29 @@ class Records:
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
-        """Open the records at a SQLAlchemy `url`; with `create`, make the tables that are missing.
+        """Open the records at a SQLAlchemy `url`; with `create`, bring its tables up to date.
 
         Raises:
-            SettingsError: Not a SQLite file, or one that cannot be opened or is damaged.
+            SettingsError: Neither a SQLite file nor a PostgreSQL database, or one that cannot be used as it is.
 
         """
         self._engine = engine_of(url)
         self._session = sessionmaker(self._engine, expire_on_commit=False)
         try:
             if create:
-                make_tables(self._engine)
-                add_missing_events(self._session)
+                from autoprune.service.storage.migrate import bring_up_to_date  # imports Alembic, which takes its time
+
+                bring_up_to_date(self._engine)
             self.check()
         except DatabaseError as error:
             self._engine.dispose()
-            raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
+            cause = " ".join(str(error.orig).split())  # one line
+            raise SettingsError(
+                f"the records at {shown(self._engine.url)} cannot be used ({cause}); set AUTOPRUNE_DB"
+            ) from error
+        except SettingsError:
+            self._engine.dispose()
+            raise
 
     @property
     def engine(self) -> Engine:
@@ -182,11 +189,15 @@ class Records:
         return {state: found.get(state.value, 0) for state in JobState}
 
     def claim(self, runner: str | None = None) -> JobRow | None:
-        """Move the oldest queued job to running, by `runner`, and return it; None where nothing is queued."""
-        oldest = select(func.min(JobRow.number)).where(JobRow.state == JobState.QUEUED.value).scalar_subquery()
+        """Move the oldest queued job to running, by `runner`, and return it; None where nothing is queued.
+
+        A job that somebody else is claiming or cancelling at this moment is passed over.
+        """
+        queued = select(JobRow.number).where(JobRow.state == JobState.QUEUED.value)
+        oldest = queued.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True)  # SQLite has one writer
         claim = (
             update(JobRow)
-            .where(JobRow.number == oldest, JobRow.state == JobState.QUEUED.value)
+            .where(JobRow.number == oldest.scalar_subquery(), JobRow.state == JobState.QUEUED.value)
             .values(
                 state=JobState.RUNNING.value,
                 attempts=JobRow.attempts + 1,
@@ -278,14 +289,16 @@ class Records:
 
 
 def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Quota) -> JobRow:
-    """Queue a job for the caller of a `quota`, in the transaction of `session`.
+    """Queue a job for the caller of a `quota`, as the first thing in the transaction of `session`.
 
     Raises:
         QuotaError: That caller has as many queued as it may.
 
     """
-    queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
-    quota.check(session.scalar(queued) or 0)
+    if quota.queued_jobs is not None:
+        hold(session, f"autoprune queue of {quota.key_id}")  # of those who send at once, no more get in than may
+        queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
+        quota.check(session.scalar(queued) or 0)
     row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
     session.add(row)
     session.flush()  # what refers to the job comes after it

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = dict[str, Any]
@@ -105,10 +105,28 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Table(DeclarativeBase):
-    """Base of all tables."""
+class Text(TypeDecorator[str]):
+    """Text without NUL, which PostgreSQL cannot keep: the sign for what is unknown stands in its place."""
 
-    type_annotation_map = {Json: JSON, list[int]: JSON, list[str]: JSON, datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy's own hook
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace NUL."""
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; whole numbers have 64 bits, of which SQLite calls any ``INTEGER``."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own hook
+        Json: JSON,
+        list[int]: JSON,
+        list[str]: JSON,
+        datetime: UtcDateTime,
+        str: Text,
+        int: BigInteger().with_variant(Integer, "sqlite"),
+    }
 
 
 class FactRow(Table):
