@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoprune.service.engine.job_limits import JobLimits
 from autoprune.service.engine.job_metrics import JobMetrics
 from autoprune.service.engine.takeover import Takeover
+from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.engine.worker import EXIT_LOCKED, EXIT_STOPPED, EXIT_UNRECORDED
 from autoprune.service.engine.worker_process import Worker, cause_of_death, end, running, signal_group
 from autoprune.service.settings import Settings
@@ -124,8 +125,8 @@ class JobRunner:
                     self._run_job(row)
                     self._metrics.attempted(self._records.job(row.id))
                     continue
-            except (SQLAlchemyError, OSError):  # disk full, database locked or away: this may pass
-                _log.exception("runner %s cannot work; trying again", self.id)
+            except (SQLAlchemyError, OSError) as error:  # disk full, database locked or away: this may pass
+                log_trouble(f"runner {self.id}", error)
                 unsure = True
             self._wake.wait(timeout=1.0)
 

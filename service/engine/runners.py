@@ -11,6 +11,7 @@ from autoprune.service.engine.presence import FileLocks, Presence
 from autoprune.service.engine.retention import Retention
 from autoprune.service.engine.runner import JobRunner
 from autoprune.service.engine.takeover import Takeover
+from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.records import Records
 
@@ -90,8 +91,8 @@ class Runners:
                 if self._takeover.of_the_dead(self._presence):
                     self.wake()
                 self._retention.apply()
-            except (SQLAlchemyError, OSError):  # disk full, database locked or away: this may pass
-                _log.exception("the keeper of jobs cannot work; trying again")
+            except (SQLAlchemyError, OSError) as error:  # disk full, database locked or away: this may pass
+                log_trouble("the keeper of jobs", error)
 
     def _replace_failed(self) -> None:
         """Start anew the runners that a defect has ended."""

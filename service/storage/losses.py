@@ -35,7 +35,7 @@ class Loss:
         """Count the latest attempt at a job as lost; one that has recorded evaluations begins the count anew."""
         further = journaled > row.journaled
         crashes, deaths = (0, 0) if further else (row.crashes, row.deaths)
-        return cls(died, crashes + (not died), deaths + died, journaled)
+        return cls(died, crashes + (not died), deaths + died, max(journaled, row.journaled))
 
     @property
     def is_last(self) -> bool:

@@ -218,7 +218,7 @@ def test_a_job_that_ends_the_service_every_time_fails_and_the_next_one_runs(tmp_
         service.kill()
         service.wait()
     with contextlib.closing(Records(settings.url)) as records, records.sessions.begin() as session:
-        before = {"crashes": MOST_CRASHES - 1, "journaled": 1}  # none of these got further than this one has
+        before = {"crashes": MOST_CRASHES - 1, "journaled": 100}  # none got further than that
         session.execute(update(JobRow).where(JobRow.id == poisoned["id"]).values(before))
     with in_thread(settings) as live:
         failed = live.finished(poisoned["id"])
@@ -231,7 +231,7 @@ def test_a_job_that_is_ended_from_outside_every_time_fails(live: Live, model: st
     job = live.submit(model=model, **ENDLESS)
     live.wait(job["id"], training)
     with contextlib.closing(Records(live.settings.url)) as records, records.sessions.begin() as session:
-        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(deaths=MOST_DEATHS - 2, journaled=1))
+        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(deaths=MOST_DEATHS - 2, journaled=100))
     os.killpg(worker_pid(live, job["id"]), signal.SIGTERM)
     live.wait(job["id"], lambda found: found["attempts"] == 2 and training(found))
     os.killpg(worker_pid(live, job["id"], attempt=2), signal.SIGTERM)
