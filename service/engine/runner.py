@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.service.engine.job_limits import JobLimits
 from autoprune.service.engine.job_metrics import JobMetrics
-from autoprune.service.engine.worker import EXIT_STOPPED
+from autoprune.service.engine.worker import EXIT_RECORDS, EXIT_STOPPED
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.records import Records
@@ -136,7 +136,7 @@ class JobRunner:
             returncode = process.wait()
         terminated = returncode in (EXIT_STOPPED, -signal.SIGTERM)  # the latter before it could catch it
         stopped = end is _End.BY_ITSELF and terminated  # somebody sent the worker SIGTERM
-        if end is _End.SHUTDOWN or (stopped and self._stopping.wait(STOPPING_S)):
+        if end is _End.SHUTDOWN or returncode == EXIT_RECORDS or (stopped and self._stopping.wait(STOPPING_S)):
             self._requeue(row)
             return
         if stopped:

@@ -15,12 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import OperationalError
+
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
 from autoprune.service.locks import held
-from autoprune.service.settings import Settings
+from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec, Progress
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
@@ -30,7 +32,11 @@ from autoprune.service.storage.tables import ArtifactRow, JobKind, JobState, Jso
 #: Least time between two progress records of the same stage.
 PROGRESS_S = 0.25
 
+#: Between two tries to record an outcome while the records cannot be written.
+_RETRY_S = 1.0
+
 EXIT_STOPPED = 75
+EXIT_RECORDS = 77  # the records cannot be used, which may pass
 _EXIT_LOCKED = 76
 _LOCK_S = 5.0
 
@@ -56,7 +62,11 @@ def main(job_id: str, attempt: int) -> int:
         if not locked:
             _log.error("another process works on job %s", job_id)
             return _EXIT_LOCKED
-        records = Records(settings.url)
+        try:
+            records = Records(settings.url)
+        except SettingsError as error:  # the service could use them
+            _log.error("job %s stops: %s", job_id, error)
+            return EXIT_RECORDS
         try:
             return _run(settings, records, job_id, attempt, stop)
         finally:
@@ -70,18 +80,40 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
     except Cancelled:
         _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
         return EXIT_STOPPED
+    except OperationalError:
+        _log.exception("job %s stops: the records cannot be used", job_id)
+        return EXIT_RECORDS
     except AutopruneError as error:
         _log.error("job %s: %s", job_id, error)
-        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": kind_of(error), "detail": str(error)})
+        outcome = {"type": kind_of(error), "detail": str(error)}
+        _record(stop, lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=outcome))
         return 2
     except Exception as error:
         _log.exception("job %s: a defect", job_id)
         detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
-        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": "defect", "detail": detail})
+        outcome = {"type": "defect", "detail": detail}
+        _record(stop, lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=outcome))
         return 1
-    artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
-    records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+
+    def succeed() -> None:  # rows that could not be written are not tried again
+        artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
+        records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+
+    _record(stop, succeed)
     return 0
+
+
+def _record(stop: threading.Event, outcome: Callable[[], object]) -> None:
+    """Write an outcome; while the records cannot be written (PostgreSQL restarts, the disk is full), wait for them."""
+    while True:
+        try:
+            outcome()
+        except OperationalError:
+            _log.exception("the outcome cannot be recorded; trying again in %.0f s", _RETRY_S)
+            if stop.wait(_RETRY_S):
+                raise
+        else:
+            return
 
 
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
@@ -136,7 +168,11 @@ class _ProgressWriter:
         if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
             return
         self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
-        self._records.report(self._job_id, self._attempt, progress=_json(progress))
+        try:
+            self._records.report(self._job_id, self._attempt, progress=_json(progress))
+        except OperationalError as error:  # the job goes on, and its next progress is recorded
+            _log.warning("progress is not recorded: %s", error)
+            self._last = None
 
 
 def _json(progress: Progress) -> Json:

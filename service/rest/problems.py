@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -25,6 +26,9 @@ from autoprune.service.storage.records import JobStateError, NotFoundError
 MEDIA_TYPE = "application/problem+json"
 
 _log = logging.getLogger(__name__)
+
+#: What is raised while the records cannot be used; the last where all connections are busy for too long.
+RECORDS_UNAVAILABLE = (DatabaseError, InterfaceError, PoolTimeoutError)
 
 _STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -85,7 +89,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AutopruneError, _on_user_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(DatabaseError, _on_database_error)
+    for error in RECORDS_UNAVAILABLE:
+        app.add_exception_handler(error, _on_database_error)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -130,13 +135,16 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
+def records_unavailable(path: str, error: Exception) -> Response:
+    """Return the answer to a request for `path` while the records cannot be used: 503; the log says why."""
+    _log.error("the records cannot be used", exc_info=error)
+    detail = "the service's records cannot be used at the moment (not there, full, locked or damaged); try again later"
+    return problem_response(503, detail, kind="records-unavailable", instance=path, headers={"Retry-After": "5"})
+
+
 async def _on_database_error(request: Request, error: Exception) -> Response:
     """Answer 503 while the records cannot be used."""
-    _log.error("the records cannot be used", exc_info=error)
-    detail = "the service's records cannot be used at the moment (disk full, locked or damaged); try again later"
-    return problem_response(
-        503, detail, kind="records-unavailable", instance=request.url.path, headers={"Retry-After": "5"}
-    )
+    return records_unavailable(request.url.path, error)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
