@@ -43,8 +43,8 @@ class KeyCheck:
             return
         try:
             key = await run_in_threadpool(_key, scope)
-        except RECORDS_UNAVAILABLE as error:
-            await records_unavailable(scope["path"], error)(scope, receive, send)
+        except RECORDS_UNAVAILABLE as failure:
+            await records_unavailable(scope["path"], failure)(scope, receive, send)
             return
         needed = _needed(scope)
         if key is not None and key.allows(needed):

@@ -1,5 +1,6 @@
 """Every error of the API as problem details (RFC 9457): what was expected, what was found, what to do."""
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: What is raised while the records cannot be used; the last where all connections are busy for too long.
 RECORDS_UNAVAILABLE = (DatabaseError, InterfaceError, PoolTimeoutError)
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -91,6 +94,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
     for error in RECORDS_UNAVAILABLE:
         app.add_exception_handler(error, _on_database_error)
+    app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -118,6 +122,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths, wrong methods, broken forms."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:  # while a form was received
+        return _disk_full(request, error.__cause__)
     detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -145,6 +151,19 @@ def records_unavailable(path: str, error: Exception) -> Response:
 async def _on_database_error(request: Request, error: Exception) -> Response:
     """Answer 503 while the records cannot be used."""
     return records_unavailable(request.url.path, error)
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    """Answer 507 where a disk is full, and else as to any defect."""
+    assert isinstance(error, OSError)
+    return _disk_full(request, error) if error.errno in _DISK_FULL else await _on_defect(request, error)
+
+
+def _disk_full(request: Request, error: OSError) -> Response:
+    """Return the answer to what cannot be written down."""
+    _log.error("a disk of the service cannot be written", exc_info=error)
+    detail = f"the service cannot write to its disk ({error.strerror}); free some space there and send it again"
+    return problem_response(507, detail, kind="storage-error", instance=request.url.path)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
