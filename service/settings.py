@@ -1,6 +1,7 @@
 """Where a service keeps its things, and how much it accepts."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,6 +132,8 @@ class Settings:
         try:
             for folder in self.folders:
                 folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):  # a disk that was mounted for reading has the folders too
+                    pass
         except OSError as error:
             raise SettingsError(
                 f"cannot write to {self.home} ({error}); set AUTOPRUNE_HOME to a folder of yours"

@@ -5,6 +5,7 @@ import tempfile
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.service.engine.service import Service
+from autoprune.service.storage.database import reason
 
 
 def obstacles(service: Service) -> list[str]:
@@ -13,7 +14,7 @@ def obstacles(service: Service) -> list[str]:
     try:
         service.records.check()
     except SQLAlchemyError as error:
-        found.append(f"the records cannot be read ({getattr(error, 'orig', None) or type(error).__name__})")
+        found.append(f"the records cannot be read ({reason(error)})")
     for folder in service.settings.folders:
         try:
             with tempfile.TemporaryFile(dir=folder):

@@ -20,7 +20,7 @@ from autoprune.service.engine.job_limits import JobLimits
 from autoprune.service.engine.job_metrics import JobMetrics
 from autoprune.service.engine.takeover import Takeover
 from autoprune.service.engine.trouble import log_trouble
-from autoprune.service.engine.worker import EXIT_LOCKED, EXIT_STOPPED, EXIT_UNRECORDED
+from autoprune.service.engine.worker import EXIT_LOCKED, EXIT_RECORDS, EXIT_STOPPED
 from autoprune.service.engine.worker_process import Worker, cause_of_death, end, running, signal_group
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
@@ -142,7 +142,7 @@ class JobRunner:
             return
         if why is _End.SHUTDOWN or (stopped and self._stopping.wait(STOPPING_S)) or returncode == EXIT_LOCKED:
             self._takeover.requeue(row)
-        elif why is _End.BY_ITSELF and (returncode < 0 or returncode in (EXIT_STOPPED, EXIT_UNRECORDED)):
+        elif why is _End.BY_ITSELF and (returncode < 0 or returncode in (EXIT_STOPPED, EXIT_RECORDS)):
             _log.warning("job %s, attempt %d: %s", row.id, row.attempts, cause_of_death(returncode))
             self._takeover.count_loss(row, died=True)
         else:

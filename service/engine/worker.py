@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
@@ -37,8 +37,8 @@ EXIT_STOPPED = 75
 #: Another process works on the job: this attempt never began.
 EXIT_LOCKED = 76
 
-#: The database was away when the job needed it.
-EXIT_UNRECORDED = 77
+#: The records cannot be used, which may pass.
+EXIT_RECORDS = 77
 
 _LOCK_S = 5.0
 
@@ -76,7 +76,7 @@ def main(job_id: str, attempt: int) -> int:
             return EXIT_STOPPED
         except (SettingsError, *_AWAY):
             _log.exception("job %s: the database is away", job_id)
-            return EXIT_UNRECORDED
+            return EXIT_RECORDS
 
 
 def _opened(url: str, stop: threading.Event) -> Records:
@@ -152,8 +152,12 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
         defect = {"type": "defect", "detail": detail}
         _insist(lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=defect), stop)
         return 1
-    artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
-    _insist(lambda: records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts), stop)
+
+    def succeed() -> None:  # rows that could not be written are not tried again
+        artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
+        records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+
+    _insist(succeed, stop)
     return 0
 
 
@@ -209,8 +213,11 @@ class _ProgressWriter:
         if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
             return
         self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
-        with contextlib.suppress(SQLAlchemyError):  # a database that is away is no reason to stop
+        try:
             self._records.report(self._job_id, self._attempt, progress=_json(progress))
+        except _AWAY as error:  # the job goes on, and its next progress is recorded
+            _log.warning("progress is not recorded: %s", error)
+            self._last = None
 
 
 def _json(progress: Progress) -> Json:

@@ -19,6 +19,9 @@ BUSY_TIMEOUT_MS = 10_000
 #: How long PostgreSQL may take to accept a connection, in seconds.
 CONNECT_TIMEOUT_S = 5
 
+#: What to do about records that are damaged.
+RESTORE = "put a copy in their place, move the file away to begin with none, or set AUTOPRUNE_DB"
+
 _EXPECTED = "AUTOPRUNE_DB: expected sqlite:///path/to/file or postgresql://user:password@host/database"
 
 #: What PostgreSQL's URLs begin with; all of them mean psycopg 3.
@@ -61,6 +64,23 @@ def check_readable(engine: Engine) -> None:
     fresh = create_engine(engine.url, poolclass=NullPool) if engine.dialect.name == "sqlite" else engine
     with fresh.connect() as connection:
         connection.execute(select(JobRow.id, JobRow.state).limit(1))
+
+
+def check_undamaged(engine: Engine) -> None:
+    """Look through a SQLite file for damage; PostgreSQL sees to its files itself.
+
+    Raises:
+        SettingsError: It is damaged.
+        SQLAlchemyError: It cannot be read.
+
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    with engine.connect() as connection:
+        found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    if found != "ok":
+        cause = " ".join(found.split())
+        raise SettingsError(f"the records at {shown(engine.url)} are damaged ({cause}); {RESTORE}")
 
 
 def insert_into(session: Session, row: type[Table]) -> postgresql.Insert | sqlite.Insert:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, hold, shown
+from autoprune.service.storage.database import check_readable, check_undamaged, engine_of, hold, shown
 from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
@@ -57,6 +57,7 @@ class Records:
             if create:
                 from autoprune.service.storage.migrate import bring_up_to_date  # imports Alembic, which takes its time
 
+                check_undamaged(self._engine)
                 bring_up_to_date(self._engine)
             self.check()
         except DatabaseError as error:

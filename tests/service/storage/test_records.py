@@ -1,14 +1,19 @@
 """Guarded transitions, exactly-once claims, and records that other processes see."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.losses import MOST_CRASHES, MOST_DEATHS, Loss
 from autoprune.service.storage.records import JobStateError, NotFoundError, Records
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, ModelRow
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, ModelRow, now
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -175,11 +180,35 @@ def test_only_sqlite_files_and_postgresql_hold_records(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_damaged_records_are_refused(tmp_path: Path) -> None:
+def test_order_does_not_depend_on_the_clock(records: Records) -> None:
+    for index in range(4):
+        records.add_job(f"job{index}", {})
+        with records.sessions.begin() as session:  # as if the clock had been set back by a day before each
+            session.execute(update(JobRow).where(JobRow.id == f"job{index}").values(created_at=now() - index * DAY))
+    assert [row.id for row in records.jobs(limit=2)] == ["job3", "job2"]
+    assert [row.id for row in records.jobs(after="job2")] == ["job1", "job0"]
+    assert [row.id for _ in range(4) if (row := records.claim())] == ["job0", "job1", "job2", "job3"]
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite"
     path.write_bytes(b"this is not a database" * 100)
     with pytest.raises(SettingsError, match="cannot be used"):
         Records(f"sqlite:///{path}", create=True)
+
+
+def test_damaged_records_are_refused(tmp_path: Path) -> None:
+    path, url = tmp_path / "records.sqlite", f"sqlite:///{tmp_path / 'records.sqlite'}"
+    with closing(Records(url, create=True)) as records:
+        for index in range(200):
+            records.add_job(f"job{index}", {"text": "x" * 200})
+    content = bytearray(path.read_bytes())
+    page = len(content) // 4096 // 2 * 4096  # in the middle: the file opens, and its first rows can be read
+    content[page : page + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"records.sqlite are damaged \(.*move the file away to begin with none"):
+        Records(url, create=True)
+    assert path.read_bytes() == content
 
 
 def test_settings_come_from_the_environment(tmp_path: Path) -> None:
