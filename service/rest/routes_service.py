@@ -24,7 +24,7 @@ def get_health(service: TheService) -> HealthView:
 
 @router.get("/readyz", summary="Whether jobs can be sent", response_model=HealthView, responses=documented(503))
 def get_readiness(service: TheService, request: Request) -> HealthView | Response:
-    """Answer ok where the records can be read, the folders can be written and the runner of jobs lives."""
+    """Answer ok where the records can be read, the folders can be written and the runners of jobs live."""
     found = obstacles(service)
     if found:
         detail = "; ".join(found)
