@@ -194,6 +194,8 @@ class Records:
 
         A job that somebody else is claiming or cancelling at this moment is passed over.
         """
+        moment = now()  # the statement may have to wait, meanwhile a job may be added
+        begun = case((JobRow.created_at > moment, JobRow.created_at), else_=moment)
         queued = select(JobRow.number).where(JobRow.state == JobState.QUEUED.value)
         oldest = queued.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True)  # SQLite has one writer
         claim = (
@@ -202,7 +204,7 @@ class Records:
             .values(
                 state=JobState.RUNNING.value,
                 attempts=JobRow.attempts + 1,
-                started_at=func.coalesce(JobRow.started_at, now()),
+                started_at=func.coalesce(JobRow.started_at, begun),
                 runner=runner,
                 worker_pid=None,
             )

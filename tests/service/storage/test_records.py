@@ -219,3 +219,12 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="AUTOPRUNE_HOME"):
         Settings(tmp_path / "file" / "home").prepare()
+
+
+def test_a_job_never_starts_before_it_was_added(records: Records) -> None:
+    records.add_job("a", {})
+    with records.sessions.begin() as session:  # as a claim that waited for the database finds it
+        session.execute(update(JobRow).values(created_at=now() + DAY))
+    row = records.claim()
+    assert row is not None
+    assert row.started_at == row.created_at
