@@ -13,6 +13,7 @@ from autoprune.service.engine.runner import JobRunner
 from autoprune.service.engine.takeover import Takeover
 from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.storage.database import reason
 from autoprune.service.storage.records import Records
 
 #: Seconds between two looks at the own locks and at the jobs of dead runners.
@@ -55,7 +56,9 @@ class Runners:
         try:
             ids = self._presence.take(self._settings.workers)
         except SQLAlchemyError as error:
-            raise SettingsError(f"expected to lock in the database, found {error}; set AUTOPRUNE_DB") from error
+            raise SettingsError(
+                f"expected a database that gives advisory locks, found that {reason(error)}; set AUTOPRUNE_DB"
+            ) from error
         self._runners = [self._runner(runner_id) for runner_id in ids]
         for runner in self._runners:
             runner.start()
@@ -79,8 +82,11 @@ class Runners:
 
     def _runner(self, runner_id: str) -> JobRunner:
         """Return a new runner."""
-        may_claim = lambda: self._presence.is_held  # noqa: E731
-        return JobRunner(runner_id, self._settings, self._records, self._metrics, may_claim=may_claim)
+        return JobRunner(runner_id, self._settings, self._records, self._metrics, may_claim=self._is_seen)
+
+    def _is_seen(self) -> bool:
+        """Tell whether others can see that these runners live."""
+        return self._presence.is_held
 
     def _keep(self) -> None:
         """Look after everything until told to stop."""

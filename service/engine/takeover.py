@@ -49,7 +49,8 @@ class Takeover:
 
     def count_loss(self, row: JobRow, *, died: bool) -> None:
         """Queue a job again after an attempt was lost; where that happened too often, fail it."""
-        loss = Loss.of(row, died=died, journaled=recorded_evaluations(self._settings.artifact_folder(row.id)))
+        journaled = recorded_evaluations(self._settings.artifact_folder(row.id))
+        loss = Loss.of(self._records.job(row.id), died=died, journaled=journaled)
         if not loss.is_last:
             self.requeue(row, loss)
             return
