@@ -1,6 +1,7 @@
 """The process of one job: ``python -m autoprune.service.engine.worker <job id> <attempt>``, started by the runner."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import mimetypes
@@ -89,9 +90,8 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
         _record(stop, lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=outcome))
         return 2
     except Exception as error:
-        _log.exception("job %s: a defect", job_id)
-        detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
-        outcome = {"type": "defect", "detail": detail}
+        _log.exception("job %s: a defect, or no resources", job_id)
+        outcome = _defect(error)
         _record(stop, lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=outcome))
         return 1
 
@@ -101,6 +101,15 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
 
     _record(stop, succeed)
     return 0
+
+
+def _defect(error: Exception) -> Json:
+    """Return the error of a job that failed by none of its user's doing."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        detail = f"the job's folder cannot be written ({error.strerror}); free some space and submit it again"
+        return {"type": "storage-error", "detail": detail}
+    detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
+    return {"type": "defect", "detail": detail}
 
 
 def _record(stop: threading.Event, outcome: Callable[[], object]) -> None:
