@@ -1,6 +1,7 @@
 """The process of one job: ``python -m autoprune.service.engine.worker <job id> <attempt>``, started by the runner."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import mimetypes
@@ -147,9 +148,8 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
         _insist(lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=told), stop)
         return 2
     except Exception as error:
-        _log.exception("job %s: a defect", job_id)
-        detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
-        defect = {"type": "defect", "detail": detail}
+        _log.exception("job %s: a defect, or no resources", job_id)
+        defect = _defect(error)
         _insist(lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=defect), stop)
         return 1
 
@@ -159,6 +159,15 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
 
     _insist(succeed, stop)
     return 0
+
+
+def _defect(error: Exception) -> Json:
+    """Return the error of a job that failed by none of its user's doing."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        detail = f"the job's folder cannot be written ({error.strerror}); free some space and submit it again"
+        return {"type": "storage-error", "detail": detail}
+    detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
+    return {"type": "defect", "detail": detail}
 
 
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The database of the records, a SQLite file or PostgreSQL: how it is opened."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
@@ -16,8 +17,16 @@ from autoprune.service.storage.tables import JobRow, Table
 
 BUSY_TIMEOUT_MS = 10_000
 
-#: How long PostgreSQL may take to accept a connection, in seconds.
-CONNECT_TIMEOUT_S = 5
+#: What libpq is told of each connection, unless the URL says otherwise: how long PostgreSQL may take to accept it, in
+#: seconds, and that a machine that no longer answers is noticed within half a minute.
+_CONNECTION: Mapping[str, Any] = {
+    "application_name": "autoprune",
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 #: What to do about records that are damaged.
 RESTORE = "put a copy in their place, move the file away to begin with none, or set AUTOPRUNE_DB"
@@ -108,8 +117,7 @@ def reason(error: SQLAlchemyError) -> str:
 
 def _postgres(url: URL) -> Engine:
     """Make the engine of a PostgreSQL database; connections that have died meanwhile are replaced before use."""
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "autoprune"}
-    given = {name: value for name, value in options.items() if name not in url.query}
+    given = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     return create_engine(url, connect_args=given, pool_pre_ping=True, isolation_level="READ COMMITTED")
 
 

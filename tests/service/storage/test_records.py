@@ -6,12 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.losses import MOST_CRASHES, MOST_DEATHS, Loss
 from autoprune.service.storage.records import JobStateError, NotFoundError, Records
 from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, ModelRow, now
+from tests.service.postgres import Postgres
 
 DAY = timedelta(days=1)
 
@@ -159,6 +160,14 @@ def test_files_may_be_larger_than_2_gib(records: Records) -> None:
     row.size_bytes = 2**40
     records.add(row)
     assert records.find(DatasetRow, "d").size_bytes == 2**40
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_urls_of_postgresql_mean_psycopg_3(postgres: Postgres, scheme: str) -> None:
+    url = postgres.new_database().replace("postgresql", scheme, 1)
+    with closing(Records(f"{url}&application_name=another", create=True)) as records, records.sessions() as session:
+        assert session.scalar(text("SELECT current_setting('application_name')")) == "another"
+        assert session.get_bind().engine.url.drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize(
