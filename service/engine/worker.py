@@ -110,7 +110,7 @@ def _insist(move: Callable[[], object], stop: threading.Event) -> None:
         try:
             move()
         except _AWAY as error:
-            _log.warning("the job has ended; waiting for the database: %s", error)
+            _log.warning("the outcome cannot be recorded; waiting for the database: %s", error)
             _wait(stop)
         else:
             return

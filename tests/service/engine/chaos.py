@@ -93,13 +93,13 @@ class Chaos:
         """Make `kills`, and between them `restarts` of the database, while `jobs` run."""
         deadline = time.monotonic() + timeout_s
         pace_s = self._first_success(deadline)
-        due = sorted(self._random.uniform(1, jobs - 1) for _ in range(kills))
+        due = sorted(self._random.uniform(1, jobs - 2) for _ in range(kills))
         pending = dict(zip(self._random.sample(range(kills // 4, kills), len(restarts)), restarts, strict=True))
         for index, done in enumerate(due):
             while self._succeeded() < int(done):
                 assert time.monotonic() < deadline, self.killed
                 time.sleep(0.1)
-            time.sleep(self._random.uniform(0, pace_s))
+            time.sleep(self._random.uniform(0, pace_s / 4))
             if index in pending:
                 pending[index]()
                 self.killed.restarts += 1
@@ -146,5 +146,5 @@ class Chaos:
         index = self._random.randrange(services)
         self._fleet.kill(index)
         self.killed.services += 1
-        time.sleep(self._random.choice((0.0, self._random.uniform(0, pace_s))))
+        time.sleep(self._random.choice((0.0, self._random.uniform(0, pace_s / 4))))
         self._fleet.start(index)

@@ -77,4 +77,4 @@ def test_claims_and_lists_cost_the_same_from_10_jobs_to_10_000(database_url: str
         add(records, LONG)
         after = {name: work(records, call) for name, call in CALLS.items()}
         grown = [name for name in CALLS if after[name] > 3 * before[name] + 20]
-        assert grown == ([] if index else ["claim"]), (before, after)
+        assert (grown == []) if index else ("claim" in grown), (before, after)
