@@ -5,6 +5,7 @@ A few jobs and kills by default; ``AUTOPRUNE_CHAOS=full`` for 20 jobs and 30 kil
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ SPECS = tuple(
 )
 
 SEED = 20261129
+
+_log = logging.getLogger(__name__)
 
 
 @pytest.mark.timeout(1500)
@@ -127,7 +130,7 @@ def check_losses(service: Service, jobs: list[str], killed: Killed) -> None:
     died = {job: sum("died" in event.detail for event in told[job]) for job in jobs}
     assert all(died[job] <= killed.deaths.get(job, 0) for job in jobs), (died, killed)
     crashed = sum("crashed" in event.detail for job in jobs for event in told[job])
-    print(f"{killed}; attempts lost: {sum(died.values())} died, {crashed} with their service")
+    _log.info("%s; attempts lost: %d died, %d with their service", killed, sum(died.values()), crashed)
     assert crashed <= killed.services * max(WORKERS)
     assert sum(died.values()) + crashed >= KILLS // 4
 
