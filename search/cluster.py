@@ -64,7 +64,7 @@ class Cluster:
         """Return the cluster at `url`, or at ``AUTOPRUNE_CLUSTER``, with what the environment says of it.
 
         Args:
-            url: Its address; None for the environment's, empty for none.
+            url: Its address; without, the environment's.
             environment: The variables; None for those of this process.
 
         Returns:
@@ -75,7 +75,7 @@ class Cluster:
 
         """
         variables = os.environ if environment is None else environment
-        address = variables.get(VARIABLE, "") if url is None else url
+        address = url or variables.get(VARIABLE, "")
         if not address:
             return None
         insecure = variables.get(INSECURE) or "0"

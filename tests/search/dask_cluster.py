@@ -13,10 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Workers find the tests' evaluators. They start quickly, many of them being killed.
+#: Workers start quickly, many of them being killed.
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
     "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
 }
@@ -55,11 +54,14 @@ class DaskCluster:
         self._scheduler.kill()
         self._scheduler.wait()
 
-    def start_workers(self, count: int = 1, *options: str) -> None:
-        """Start worker processes, each watched over by its nanny, and wait until they are registered."""
+    def start_workers(self, count: int = 1, *options: str, first: Path = ROOT) -> None:
+        """Start worker processes, each watched over by its nanny, and wait until they are registered.
+
+        What lies in `first` is imported before all else.
+        """
         said = self._said("Registered to:")
         for _ in range(count):
-            self._workers.append(self._start("worker", self.url, *(options or ("--nthreads", "1"))))
+            self._workers.append(self._start("worker", self.url, *(options or ("--nthreads", "1")), first=first))
         self.wait(lambda: self._said("Registered to:") >= said + count)
 
     def keep_workers(self) -> None:
@@ -100,13 +102,14 @@ class DaskCluster:
         """How often the processes said so."""
         return self.log.read_text().count(words) if self.log.exists() else 0
 
-    def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, kind: str, *arguments: str, first: Path = ROOT) -> subprocess.Popen[bytes]:
         """Start ``dask KIND`` in a process group of its own."""
         command = [sys.executable, "-m", "dask", kind, *arguments, "--no-dashboard", *self._options]
         if kind == "worker":
             command += ["--local-directory", str(self._folder), "--preload-nanny", "tests.search.dask_preload"]
+        environment = {**ENVIRONMENT, "PYTHONPATH": f"{first}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, process_group=0)
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
 
 
 @contextmanager

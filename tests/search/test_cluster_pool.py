@@ -1,13 +1,19 @@
 """A cluster in trouble: workers and schedulers killed in mid-search, plans that kill, and who is turned away."""
 
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
 
+from autoprune.errors import Cancelled, ClusterError
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.search.cluster import Cluster
 from autoprune.search.cluster_pool import cluster_pool
@@ -16,6 +22,7 @@ from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
 from autoprune.search.pool import DeadlyPlanError, EvaluationPool
 from autoprune.search.searcher import Trial
+from tests.components import missing
 from tests.search.dask_cluster import DaskCluster, dask_cluster
 from tests.search.pool_evaluators import Deadly
 from tests.search.small_problems import FormulaEvaluator, small_problem
@@ -111,8 +118,70 @@ def test_a_deadly_plan_is_named(cluster: DaskCluster) -> None:
     """The scheduler tries it four times itself before it says so."""
     evaluator = Deadly(PROBLEM)
     with cluster_pool(Cluster(cluster.url), wait_s=0.1, notice=lambda _: None) as pool:
-        with pytest.raises(
-            DeadlyPlanError, match=r"it keeps 16, 24, 32 channels\): .* ended the worker process 4"
-        ):
+        with pytest.raises(DeadlyPlanError, match=r"it keeps 16, 24, 32 channels\): .* ended the worker process 4"):
             list(pool.evaluate(evaluator, [WHOLE]))
         assert [each.scores for each in pool.evaluate(evaluator, PLANS)] == [evaluator.evaluate(plan) for plan in PLANS]
+
+
+def evaluated(cluster: Cluster, *, said: list[str] | None = None, patience_s: float = 0.3) -> None:
+    """Evaluate something there."""
+    evaluator = FormulaEvaluator(PROBLEM)
+    notice = ([] if said is None else said).append
+    with cluster_pool(cluster, notice=notice, patience_s=patience_s) as pool:
+        assert [each.scores for each in pool.evaluate(evaluator, PLANS)] == [evaluator.evaluate(plan) for plan in PLANS]
+
+
+def test_workers_that_do_not_fit_are_turned_away(tmp_path: Path) -> None:
+    said: list[str] = []
+    with dask_cluster(tmp_path) as running:
+        here = Cluster(running.url)
+        with pytest.raises(ClusterError, match=r"the cluster at tcp://\S+ has had no workers for 0 s"):
+            evaluated(here, said=said)
+        assert said == [f"the cluster at {running.url} has no workers; waiting for them"]
+        running.start_workers(1, "--nthreads", "2", "--resources", "GPU=1")
+        with pytest.raises(ClusterError, match=r"has a worker of 2 threads .*--nthreads 1"):
+            evaluated(here)
+        with pytest.raises(ClusterError, match=r"has had no workers that offer GPU=2 for"):
+            evaluated(replace(here, resources=(("GPU", 2),)))
+        old = tmp_path / "old" / "autoprune-0.0.1.dist-info"
+        old.mkdir(parents=True)
+        (old / "METADATA").write_text("Metadata-Version: 2.1\nName: autoprune\nVersion: 0.0.1\n")
+        running.start_workers(1, "--nthreads", "1", "--resources", "GPU=2", first=old.parent)
+        with pytest.raises(ClusterError, match=rf"autoprune is {version('autoprune')} here and 0\.0\.1 at tcp://"):
+            evaluated(replace(here, resources=(("GPU", 2),)))
+
+
+def test_nobody_answers() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = Cluster(f"tcp://127.0.0.1:{free.getsockname()[1]}")
+        said: list[str] = []
+        with pytest.raises(ClusterError, match=r"no Dask scheduler answered at tcp://127\.0\.0\.1:\d+ for 0 s"):
+            evaluated(nobody, said=said, patience_s=0.1)
+        with cluster_pool(nobody, notice=said.append) as pool, pytest.raises(Cancelled):
+            list(pool.evaluate(FormulaEvaluator(PROBLEM), PLANS, should_stop=lambda: bool(said)))
+    assert said == [f"no scheduler answers at {nobody.url} yet; waiting for it"]
+
+
+def test_encrypted_and_reserved(tmp_path: Path) -> None:
+    """A cluster that speaks TLS, asked by its own and by a stranger; its worker declares what an evaluation takes."""
+    ours, theirs = (certificate(tmp_path, name) for name in ("ours", "theirs"))
+    options = ("--tls-ca-file", ours, "--tls-cert", ours, "--tls-key", ours.with_suffix(".key"))
+    with dask_cluster(tmp_path, scheme="tls", options=[str(option) for option in options]) as running:
+        running.start_workers(1, "--nthreads", "1", "--resources", "GPU=1")
+        right = Cluster(running.url, (("GPU", 0.5),), ours, ours, ours.with_suffix(".key"))
+        evaluated(right, patience_s=30)
+        with pytest.raises(ClusterError, match=r"the certificates are not taken"):
+            evaluated(replace(right, ca=theirs, cert=theirs, key=theirs.with_suffix(".key")), patience_s=30)
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Make a certificate that signs itself."""
+    if shutil.which("openssl") is None:
+        missing("openssl", "apt-get install openssl")
+    path = folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    subprocess.run(
+        [*command, "-keyout", str(path.with_suffix(".key")), "-out", str(path)], check=True, capture_output=True
+    )
+    return path
