@@ -52,6 +52,10 @@ class PoolError(AutopruneError):
     """The workers that evaluate candidates do not start, or one was lost; what was evaluated is in the journal."""
 
 
+class ClusterError(PoolError):
+    """A cluster cannot be used as it is set up: its address, its certificates, or its workers; says what to change."""
+
+
 class ExportError(AutopruneError):
     """An exported file breaks the budget or disagrees numerically with the network it came from; says by how much."""
 

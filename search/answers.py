@@ -8,7 +8,7 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.pruning.plan import Plan
 from autoprune.search.journal import Journal, plan_key
-from autoprune.search.pool import EvaluationPool, ShouldStop, never
+from autoprune.search.pool import DeadlyPlanError, EvaluationPool, ShouldStop, never
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ class Answers:
                 again = (settings_key, key) in self._asked
                 self._asked.add((settings_key, key))
                 yield Answer(evaluated.scores, fresh, 0.0 if again else evaluated.seconds)
+        except DeadlyPlanError as error:  # the others need not be evaluated again when the search goes on
+            for plan, evaluated in error.others:
+                self._journal.put(settings_key, plan, evaluated)
+            raise
         finally:
             arriving.close()
 

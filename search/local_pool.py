@@ -1,25 +1,21 @@
-"""A pool of worker processes on this machine; the only module that knows Dask, imported when a pool is made."""
+"""A pool of worker processes on this machine, run by Dask, which is imported when a pool is made."""
 
 import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import PoolError
-from autoprune.evaluation.plan_evaluator import PlanEvaluator
-from autoprune.search.pool import POLL_S, ExecutorPool, ShouldStop, at_least_one, wait_for
+from autoprune.search.pool import POLL_S, ExecutorPool, at_least_one
 
 if TYPE_CHECKING:
     import distributed
-
-_T = TypeVar("_T")
 
 #: How long workers may take to start, each of which imports torch, on a busy machine.
 START_TIMEOUT_S = 120
@@ -67,8 +63,9 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[ExecutorPool]:
     at_least_one("worker", workers)
     at_least_one("thread", threads)
     import dask
-    from distributed import Client, KilledWorker
-    from distributed.comm.core import CommClosedError
+    from distributed import Client
+
+    from autoprune.search._dask import LOST, ClientExecutor, scatter
 
     with (
         _environment_kept(),
@@ -78,10 +75,10 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[ExecutorPool]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield ExecutorPool(
-            _ClientExecutor(client),
-            share=partial(_scatter, client),
+            ClientExecutor(client),
+            share=partial(scatter, client),
             threads=threads,
-            lost=(KilledWorker, CommClosedError),
+            lost=LOST,
         )
 
 
@@ -189,53 +186,3 @@ async def _end_workers(nannies: "Sequence[distributed.Nanny]") -> None:
             break
         await asyncio.sleep(POLL_S)  # one may be about to start its worker
     await asyncio.gather(*(nanny.close() for nanny in nannies), return_exceptions=True)
-
-
-def _scatter(
-    client: "distributed.Client", evaluator: PlanEvaluator, should_stop: ShouldStop
-) -> "distributed.Future[PlanEvaluator]":
-    """Send an evaluator to all workers.
-
-    Raises:
-        PoolError: There is none.
-        Cancelled: `should_stop` said so before.
-
-    """
-    lost = PoolError("no worker process is left that could evaluate; run the search again to go on")
-    if client.status != "running":
-        raise lost
-    sending = client.scatter(evaluator, broadcast=True, hash=False, asynchronous=True)
-    sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop)
-    try:
-        wait_for(sent, should_stop)
-    finally:
-        sent.cancel()
-    try:
-        return sent.result()
-    except (CancelledError, LookupError, OSError, RuntimeError, ValueError) as error:  # Dask has no common error
-        raise lost from error
-
-
-class _ClientExecutor(Executor):
-    """Submits to Dask. Its own adapter never answers where a result is lost with its worker before it was fetched."""
-
-    def __init__(self, client: "distributed.Client") -> None:
-        self._client = client
-
-    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:  # noqa: ANN401
-        """Run ``fn(*args, **kwargs)`` in a worker; what was scattered arrives there as itself."""
-        remote = self._client.submit(fn, *args, pure=False, **kwargs)
-        answer: Future[_T] = Future()
-        answer.add_done_callback(lambda done: remote.cancel() if done.cancelled() else None)
-        remote.add_done_callback(partial(_hand_over, answer))
-        return answer
-
-
-def _hand_over(answer: Future[_T], remote: "distributed.Future[_T]") -> None:
-    """Give the outcome of `remote`, which is done, to `answer`, unless that was cancelled."""
-    if not answer.set_running_or_notify_cancel():
-        return
-    try:
-        answer.set_result(remote.result())
-    except BaseException as error:
-        answer.set_exception(error)

@@ -16,19 +16,42 @@ from autoprune.search.evaluated import Evaluated
 #: How often a pool that waits for another process asks whether it should stop.
 POLL_S = 0.1
 
-_STOPPED = "the evaluations were stopped; what was evaluated before is in the journal"
+#: What who asked to stop is told.
+STOPPED = "the evaluations were stopped; what was evaluated before is in the journal"
 
 #: Asked while waiting; the evaluations are given up once it says True.
 ShouldStop = Callable[[], bool]
 
 #: Brings an evaluator to the workers and returns what stands for it in the calls that are submitted. It asks
-#: ``should_stop`` while it waits, as :func:`wait_for` does, and raises PoolError where there is nobody to bring it to.
+#: ``should_stop`` while it waits, as :func:`wait_for` does, and raises LostError where there is nobody to bring it to.
 Share = Callable[[PlanEvaluator, ShouldStop], object]
 
 
 def never() -> bool:
     """Return False: nobody asks to stop."""
     return False
+
+
+class LostError(PoolError):
+    """An engine, or all that it had of workers, is gone; nothing says that the plans have a part in it."""
+
+
+class LostEvaluationError(LostError):
+    """An evaluation is gone with its worker, or with the engine; the cause is the engine's own error."""
+
+
+class DeadlyPlanError(PoolError):
+    """Evaluating a plan ended its worker process again and again.
+
+    Attributes:
+        others: Plans of the same call after that one, with what was found for them meanwhile.
+
+    """
+
+    def __init__(self, message: str, others: Sequence[tuple[Plan, Evaluated]]) -> None:
+        """Say `message`, and hand over what was found."""
+        super().__init__(message)
+        self.others = tuple(others)
 
 
 class EvaluationPool(Protocol):
@@ -42,7 +65,7 @@ class EvaluationPool(Protocol):
           error, gives up what has not started; what runs may run to its end, unseen.
         * **Errors.** What the evaluator raises for a plan comes out as it is in that plan's place, and ends the
           iterator. A lost worker or engine raises PoolError, or Cancelled where `should_stop` says so by then: what
-          ends a search often ends its workers too.
+          ends a search often ends its workers too. A pool may try again before it says so, never with another result.
         * **Time.** With its scores comes what each evaluation took where it ran, without waiting for a worker.
         * **Ownership.** A pool belongs to one thread. It serves any number of evaluators, one after the other, and may
           be asked again after an error.
@@ -156,10 +179,10 @@ class ExecutorPool:
         except self._lost as error:
             self._shared = None  # it may be lost with the worker that held it
             if should_stop():
-                raise Cancelled(_STOPPED) from error
+                raise Cancelled(STOPPED) from error
             if isinstance(error, PoolError):
                 raise
-            raise PoolError(
+            raise LostEvaluationError(
                 f"an evaluation was lost: its worker process, or the engine behind it, ended ({type(error).__name__}); "
                 "it may have run out of memory. What was evaluated before is in the journal: run the search again to "
                 "go on, with fewer workers or fewer images"
@@ -196,7 +219,7 @@ def wait_for(future: Future[Any], should_stop: ShouldStop) -> None:
     """
     while not wait([future], POLL_S).done:
         if should_stop():
-            raise Cancelled(_STOPPED)
+            raise Cancelled(STOPPED)
 
 
 def _evaluate(evaluator: PlanEvaluator, plan: Plan, images: int | None, threads: int) -> Evaluated:

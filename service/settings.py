@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutopruneError
+from autoprune.search.cluster import Cluster
 
 MIB = 2**20
 
@@ -76,6 +77,7 @@ class Settings:
 
         Raises:
             SettingsError: A variable holds something else.
+            ClusterError: ``AUTOPRUNE_CLUSTER``, or what goes with it, cannot be used.
 
         """
         variables = os.environ if environment is None else environment
@@ -84,6 +86,7 @@ class Settings:
         if require_keys not in ("0", "1"):
             raise SettingsError(f"AUTOPRUNE_REQUIRE_KEYS: expected 0 or 1, found {require_keys!r}")
         settings = cls(Path(home).absolute(), variables.get("AUTOPRUNE_DB", ""), require_keys=require_keys == "1")
+        Cluster.from_environment(environment=variables)  # each job reads it; errors in it are said at the start
         limits: dict[str, Any] = {
             field: _limit(name, variables[name]) for field, name in _LIMITS.items() if variables.get(name)
         }

@@ -157,6 +157,7 @@ def search(
     opset: opt.Opset = 18,
     threads: opt.Threads = 1,
     workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
     as_json: opt.Json = False,
 ) -> None:
     """Search how much to prune in every layer, recover the network, export it and certify the budget.
@@ -368,7 +369,7 @@ def work(workers: opt.JobsAtOnce = None) -> None:
 @app.command()
 @opt.options_of(
     search,
-    without=("output", "as_json"),
+    without=("output", "cluster", "as_json"),
     continue_from=(opt.ContinueFromJob, None),
     amc_agent=(opt.AgentOfJob, None),
     wait=(opt.Wait, False),

@@ -1,6 +1,7 @@
 """The command ``compare``: one whole comparison in this process."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from autoprune.service.cli.console import print_files, stdout
 from autoprune.service.cli.options import spec_values
-from autoprune.service.cli.search import chosen_folder, default_folder, run_in_folder
+from autoprune.service.cli.search import chosen_cluster, chosen_folder, default_folder, run_in_folder
 from autoprune.service.comparisons.comparison_result import FILE, ComparisonResult
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import TABLE, run_comparison
@@ -30,7 +31,7 @@ def run_compare_command(params: Mapping[str, object]) -> None:
     spec = read_as(ComparisonSpec, spec_values(params))
     default = default_folder(spec)
     directory = chosen_folder(params, default.with_name(f"{default.name}-comparison"))
-    result = run_in_folder(spec, directory, run_comparison)
+    result = run_in_folder(spec, directory, partial(run_comparison, cluster=chosen_cluster(params)))
     if params["as_json"]:
         typer.echo(result.model_dump_json(indent=1))
     else:

@@ -325,6 +325,15 @@ Workers = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask scheduler whose workers evaluate candidates instead, tcp://host:port or tls://host:port. "
+        "(default: $AUTOPRUNE_CLUSTER)",
+        rich_help_panel=_OUTPUT,
+        metavar="URL",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.", rich_help_panel=_OUTPUT)]
 
 Kept = Annotated[
@@ -418,7 +427,7 @@ FINETUNE_FIELDS = (
 #: Options that become fields of AmcOptions, FrontOptions and PruningNetOptions, there without this; those left out
 #: (None) have the defaults of these.
 PREFIXES = ("amc_", "front_", "pruningnet_")
-_NOT_IN_SPEC = ("weights", "output", "as_json", "url", "wait")
+_NOT_IN_SPEC = ("weights", "output", "cluster", "as_json", "url", "wait")
 
 
 _Command = TypeVar("_Command", bound=Callable[..., None])

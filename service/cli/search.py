@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from autoprune.errors import Cancelled
+from autoprune.search.cluster import Cluster
 from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.options import CommandError, spec_values
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
@@ -39,7 +41,7 @@ def run_search_command(params: Mapping[str, object]) -> None:
     """
     spec = read_spec(spec_values(params))
     directory = chosen_folder(params, default_folder(spec))
-    result = run_in_folder(spec, directory, run_job)
+    result = run_in_folder(spec, directory, partial(run_job, cluster=chosen_cluster(params)))
     if params["as_json"]:
         typer.echo(result.model_dump_json(indent=1))
     else:
@@ -88,6 +90,17 @@ def chosen_folder(params: Mapping[str, object], default: Path) -> Path:
     """Return the folder that the user named, or the default one."""
     chosen = params["output"]
     return default if chosen is None else Path(str(chosen))
+
+
+def chosen_cluster(params: Mapping[str, object]) -> Cluster | None:
+    """Return the cluster that the user named, or the environment.
+
+    Raises:
+        ClusterError: It cannot be used.
+
+    """
+    named = params["cluster"]
+    return Cluster.from_environment(None if named is None else str(named))
 
 
 def resume_hint(directory: Path) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from autoprune.search.cluster import Cluster
 from autoprune.search.journal import Journal, plan_key
 from autoprune.service.comparisons.assembly import Searched, comparison_result
 from autoprune.service.comparisons.comparison_result import FILE, ComparisonResult
@@ -17,11 +18,12 @@ from autoprune.service.comparisons.report import write_report
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.comparisons.table import csv_text
 from autoprune.service.pipeline.delivery import exported, finalist_warnings, measured_outcomes, recovered
-from autoprune.service.pipeline.job import Job, pool_for, start_job
+from autoprune.service.pipeline.job import Job, start_job
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.live_log import begin_log, remove_log
 from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result, write_text
+from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
@@ -39,6 +41,7 @@ def run_comparison(
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     timer: Timer | None = None,
+    cluster: Cluster | None = None,
 ) -> ComparisonResult:
     """Run one whole comparison and leave its artifacts in `directory`.
 
@@ -51,6 +54,7 @@ def run_comparison(
         progress: Told how far the comparison is.
         should_stop: Asked now and then whether to stop.
         timer: Times files on the device that `spec` names; without, this machine times them.
+        cluster: Evaluates the candidates; without, the one that ``AUTOPRUNE_CLUSTER`` names, or this machine.
 
     Raises:
         AutopruneError: Bad input, an infeasible budget, or a result that does not hold what it claims.
@@ -59,7 +63,15 @@ def run_comparison(
     """
     started = time.monotonic()
     results = (FILE, TABLE, REPORT)
-    job = start_job(spec, directory, results=results, progress=progress, should_stop=should_stop, timer=timer)
+    job = start_job(
+        spec,
+        directory,
+        results=results,
+        progress=progress,
+        should_stop=should_stop,
+        timer=timer,
+        cluster=cluster,
+    )
     begin_log(job)
     searched = _searched(job, spec)
     winners = _recovered(job, searched.held)

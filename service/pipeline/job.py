@@ -1,14 +1,12 @@
 """What every step of a job, or of a comparison, works with; and how it begins."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoprune.certificate import export_checked
-from autoprune.evaluation.evaluator import RECALIBRATION_IMAGES, Evaluator
-from autoprune.search.pool import EvaluationPool, SerialPool
+from autoprune.evaluation.evaluator import Evaluator
+from autoprune.search.cluster import Cluster
 from autoprune.service.pipeline.continuing import Earlier
 from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job_files import STUDIES
@@ -17,15 +15,11 @@ from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import check_searchers
-from autoprune.service.specs.amc_options import BATCH
 from autoprune.service.specs.front_options import FOLDER
 from autoprune.service.specs.job_spec import JobSpec, Progress
 
 #: Images compared between the exported file and the pruned network.
 PARITY_IMAGES = 64
-
-#: Multiply-accumulates of all evaluations (a minute or so) beyond which worker processes repay their start.
-LONG_SEARCH_MACS = 2e12
 
 #: The unpruned network, written out as the pruned ones are, to be timed beside them.
 UNPRUNED = "unpruned.onnx"
@@ -46,6 +40,7 @@ class Job:
         seed: Of the searches.
         earlier: The job that it goes on from; None where it begins anew.
         int8: The int8 file of the unpruned network, in jobs that export int8.
+        cluster: Where candidates are evaluated; None for this machine.
 
     """
 
@@ -59,6 +54,7 @@ class Job:
     seed: int
     earlier: Earlier | None
     int8: Quantized | None = None
+    cluster: Cluster | None = None
 
     def say(self, stage: str, done: int, total: int, message: str, policy: str | None = None) -> None:
         """Report progress."""
@@ -110,13 +106,17 @@ def start_job(
     progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
     timer: Timer | None,
+    cluster: Cluster | None,
 ) -> Job:
     """Load what a job works with, remove its `results` of an earlier run, and export the unpruned network.
+
+    Without `cluster` it is the one that the environment names, if it names one.
 
     Raises:
         AutopruneError: Bad input, or an infeasible budget; nothing that could be quantised, in jobs that export int8.
 
     """
+    cluster = cluster or Cluster.from_environment()
     earlier = Earlier.of(spec)
     inputs = load_inputs(spec if earlier is None else earlier.settled(spec), progress)
     directory.mkdir(parents=True, exist_ok=True)
@@ -130,34 +130,10 @@ def start_job(
     if earlier is not None:
         earlier.check(evaluator)
     check_searchers(spec, inputs.problem, directory)
-    job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed, earlier)
+    job = Job(spec, inputs, evaluator, directory, progress, should_stop, timer, spec.seed, earlier, cluster=cluster)
     network = inputs.problem.network
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     export_checked(
         network.module, job.unpruned, input_shape=network.input_shape, images=images, limits={}, opset=spec.opset
     )
     return replace(job, int8=job.quantized(job.unpruned))
-
-
-@contextmanager
-def pool_for(job: Job, *, searches: int) -> Iterator[EvaluationPool]:
-    """Lend what evaluates the candidates of so many searches: this process, or several."""
-    spec = job.spec
-    workers = spec.workers or _worth_starting(job, searches)
-    if workers == 1:
-        yield SerialPool(threads=spec.threads)
-        return
-    from autoprune.search.local_pool import local_pool  # imports Dask
-
-    job.say("load", 0, 0, f"starting {workers} worker processes")
-    with local_pool(workers, threads=spec.threads) as pool:
-        yield pool
-
-
-def _worth_starting(job: Job, searches: int) -> int:
-    """Return one worker per core where the searches will take minutes, else 1."""
-    problem, spec = job.inputs.problem, job.spec
-    images = job.evaluator.search_images + RECALIBRATION_IMAGES
-    macs = problem.cost(problem.costs.full())["macs"] * images * spec.evaluations * searches
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(BATCH, cores // spec.threads)) if macs > LONG_SEARCH_MACS else 1

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from autoprune.search.cluster import Cluster
 from autoprune.search.journal import Journal
 from autoprune.service.pipeline.continuing import job_evidence
 from autoprune.service.pipeline.delivery import (
@@ -19,7 +20,7 @@ from autoprune.service.pipeline.delivery import (
     measured_outcomes,
     recovered,
 )
-from autoprune.service.pipeline.job import pool_for, start_job
+from autoprune.service.pipeline.job import start_job
 from autoprune.service.pipeline.job_files import EVIDENCE, JOURNAL
 from autoprune.service.pipeline.latency_check import (
     Timer,
@@ -31,6 +32,7 @@ from autoprune.service.pipeline.outcome import (
     job_result,
     write_text,
 )
+from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, latency_check, search_policy
@@ -46,6 +48,7 @@ def run_job(
     progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     timer: Timer | None = None,
+    cluster: Cluster | None = None,
 ) -> JobResult:
     """Run one whole job and leave its artifacts in `directory`.
 
@@ -57,6 +60,7 @@ def run_job(
         progress: Told how far the job is.
         should_stop: Asked now and then whether to stop.
         timer: Times files on the device that `spec` names; without, this machine times them.
+        cluster: Evaluates the candidates; without, the one that ``AUTOPRUNE_CLUSTER`` names, or this machine.
 
     Raises:
         AutopruneError: Bad input, an infeasible budget, or a result that does not hold what it claims.
@@ -65,7 +69,13 @@ def run_job(
     """
     started = time.monotonic()
     job = start_job(
-        spec, directory, results=(FILE, REPORT, EVIDENCE), progress=progress, should_stop=should_stop, timer=timer
+        spec,
+        directory,
+        results=(FILE, REPORT, EVIDENCE),
+        progress=progress,
+        should_stop=should_stop,
+        timer=timer,
+        cluster=cluster,
     )
     begin_log(job)
     with Journal.open(directory / JOURNAL) as journal, pool_for(job, searches=len(spec.policies)) as pool:

@@ -8,6 +8,7 @@ STAGES = {
     "load": "load images",
     "pruningnet": "train PruningNet",
     "audit": "audit PruningNet",
+    "cluster": "cluster",
     "search": "search",
     "finetune": "fine-tune",
     "export": "export",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from autoprune.evaluation.metrics import Scores
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.policy import PruningPolicy
+from autoprune.search.cluster import Cluster
+from autoprune.search.cluster_pool import cluster_pool
 from autoprune.search.local_pool import local_pool
 from autoprune.search.pool import EvaluationPool, ExecutorPool, SerialPool
+from tests.search.dask_cluster import dask_cluster
 from tests.search.pool_evaluators import CountingThreads, Failing, Tracing, Uneven
 from tests.search.small_problems import FormulaEvaluator, real_evaluator, small_problem
 
@@ -41,11 +45,22 @@ def processes() -> Iterator[EvaluationPool]:
         yield ExecutorPool(executor)
 
 
+@contextmanager
+def cluster() -> Iterator[EvaluationPool]:
+    with (
+        TemporaryDirectory() as folder,
+        dask_cluster(Path(folder), 2) as running,
+        cluster_pool(Cluster(running.url)) as pool,
+    ):
+        yield pool
+
+
 POOLS: dict[str, Callable[[], AbstractContextManager[EvaluationPool]]] = {
     "serial": serial,
     "a thread": one_thread,
     "two processes": processes,
     "local workers": lambda: local_pool(2),
+    "a cluster": cluster,
 }
 
 

@@ -70,6 +70,27 @@ class Deadly(Failing):
             os._exit(3)
 
 
+class DyingAtFirst(Tracing):
+    """Takes the process along the first time that each plan is evaluated; the trace says which those are."""
+
+    def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
+        kept = "-".join(str(len(indices)) for indices in plan.kept.values())
+        known = any(path.name.startswith(f"{kept} ") for path in self._folder.iterdir())
+        scores = super().evaluate(plan, images=images)
+        if not known:
+            os._exit(3)
+        return scores
+
+
+class DeadlyOrFailing(Deadly):
+    """As :class:`Deadly`, and raises NumericalError for plans that keep little of the last group."""
+
+    def evaluate(self, plan: Plan, *, images: int | None = None) -> Scores:
+        if len(plan.kept[self.problem.names[-1]]) < len(self.problem.groups[-1]) // 4:
+            raise NumericalError("this plan's outputs are not finite")
+        return super().evaluate(plan, images=images)
+
+
 class CountingThreads(FormulaEvaluator):
     """Scores by the number of torch threads, and by how often it was unpickled since it was made."""
 

@@ -250,6 +250,8 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "magic"), "magic"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--evaluations", "0"), "evaluations"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=1%", "-o", "{out}"), "smallest reachable value"),
+        (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--cluster", "tcp://far:8786"), "tls://"),
+        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--cluster", "here"), "tcp://host:port"),
         (("search", "{model}", "--data", "nowhere", "--budget", "macs=50%", "-o", "{out}"), "nowhere"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "-o", "{model}"), "cannot write there"),
         ((*AMC, "--amc-reward", "accuracy"), "amc.reward"),

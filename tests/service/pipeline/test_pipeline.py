@@ -26,6 +26,7 @@ from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import verdicts
 from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from tests.search.dask_cluster import dask_cluster
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,16 @@ def test_the_same_seed_gives_the_same_job(job: tuple[JobResult, Path], model: Pa
     for outcome in result.outcomes:
         for kind in ("plan", "onnx", "weights"):
             assert file_sha256(tmp_path / outcome.artifacts[kind]) == file_sha256(folder / outcome.artifacts[kind])
+
+
+def test_a_cluster_changes_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"policies": ["random"], "evaluations": 8, "finetune_epochs": 0}
+    alone = run_job(_spec(model, **settings, workers=1), tmp_path / "alone")
+    said: list[Progress] = []
+    with dask_cluster(tmp_path, 1) as cluster:
+        monkeypatch.setenv("AUTOPRUNE_CLUSTER", cluster.url)
+        _assert_same(run_job(_spec(model, **settings), tmp_path / "clustered", progress=said.append), alone)
+    assert [each.message for each in said if each.stage == "cluster"] == [f"evaluating on {cluster.url}"]
 
 
 def test_workers_and_screening_change_nothing_that_they_should_not(model: Path, tmp_path: Path) -> None:
