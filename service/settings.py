@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutopruneError
+from autoprune.service.logs import LEVELS
 
 MIB = 2**20
 
@@ -43,6 +44,7 @@ class Settings:
         queued_jobs: Jobs that one API key, or everybody without one, may have waiting at a time.
         job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
         job_seconds: Longest time that one attempt at a job may take; None for any.
+        log_level: From which level on the service and its workers log: one of :data:`autoprune.service.logs.LEVELS`.
 
     """
 
@@ -56,14 +58,15 @@ class Settings:
     queued_jobs: int = 1000
     job_memory_mib: int | None = None
     job_seconds: int | None = None
+    log_level: str = "info"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Return the settings that the environment names; the rest as by default.
 
-        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), and as whole numbers above 0
-        ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``, ``AUTOPRUNE_JOB_MEMORY_MIB`` and
-        ``AUTOPRUNE_JOB_SECONDS``.
+        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_LOG_LEVEL``, and as
+        whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``,
+        ``AUTOPRUNE_JOB_MEMORY_MIB`` and ``AUTOPRUNE_JOB_SECONDS``.
 
         Raises:
             SettingsError: A variable holds something else.
@@ -78,7 +81,10 @@ class Settings:
         limits: dict[str, Any] = {
             field: _limit(name, variables[name]) for field, name in _LIMITS.items() if variables.get(name)
         }
-        return replace(settings, **limits)
+        level = variables.get("AUTOPRUNE_LOG_LEVEL") or settings.log_level
+        if level not in LEVELS:
+            raise SettingsError(f"AUTOPRUNE_LOG_LEVEL: expected one of {', '.join(LEVELS)}; found {level[:100]!r}")
+        return replace(settings, log_level=level, **limits)
 
     @property
     def url(self) -> str:

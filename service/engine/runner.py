@@ -121,7 +121,9 @@ class JobRunner:
                 if row is not None:
                     self._metrics.claimed()
                     self._run_job(row)
-                    self._metrics.attempted(self._records.job(row.id))
+                    ended = self._records.job(row.id)
+                    self._metrics.attempted(ended)
+                    _log.info("attempt over", extra={"job_id": row.id, "attempt": row.attempts, "state": ended.state})
                     continue
             except (SQLAlchemyError, OSError):  # disk full, database locked: this may pass
                 _log.exception("the job runner cannot work; trying again")
@@ -175,6 +177,7 @@ class JobRunner:
             **passed,
             "AUTOPRUNE_HOME": str(self._settings.home),
             "AUTOPRUNE_DB": self._settings.database_url,
+            "AUTOPRUNE_LOG_LEVEL": self._settings.log_level,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
         }

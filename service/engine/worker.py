@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
@@ -169,5 +170,5 @@ def _die_with_service() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    with logs.written(Settings.from_environment().log_level):
+        sys.exit(main(sys.argv[1], int(sys.argv[2])))

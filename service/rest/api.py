@@ -29,6 +29,7 @@ from autoprune.service.rest.key_check import KeyCheck
 from autoprune.service.rest.metrics import RequestMetrics
 from autoprune.service.rest.problems import add_problem_handlers
 from autoprune.service.rest.rate_limit import RateLimit
+from autoprune.service.rest.request_log import RequestLog
 from autoprune.service.settings import Settings
 from autoprune.service.storage.event_records import EventRecords
 
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
     app.add_middleware(CallerCheck, any_host=chosen.require_keys)
     app.state.request_metrics = CollectorRegistry()
     app.add_middleware(RequestMetrics, registry=app.state.request_metrics)
+    app.add_middleware(RequestLog)
     shown = [Depends(HTTPBearer(auto_error=False, description="An API key's token."))] if chosen.require_keys else []
     errors = documented(400, 403, 429, *([401] if chosen.require_keys else []))
     for routes in (routes_models, routes_datasets, routes_jobs, routes_comparisons, routes_devices):

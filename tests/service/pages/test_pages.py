@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from autoprune.service.comparisons.comparison_result import FILE
 from autoprune.service.pages.rendering import POLICY
 from autoprune.service.results.job_result import FILE
 from autoprune.service.results.live_search import LIVE
