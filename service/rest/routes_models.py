@@ -1,5 +1,6 @@
 """Models over REST."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Response, UploadFile
@@ -8,6 +9,7 @@ from autoprune.errors import ModelError
 from autoprune.network.network import Shape
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
 from autoprune.service.rest.pages import PAGED, ThePage
+from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.rest.views import ModelView
 from autoprune.service.storage.tables import ModelRow
@@ -24,8 +26,9 @@ _MAX_SIDE = 4096
     responses={200: {"model": ModelView, "description": "Known already"}, **documented(413, 422)},
     dependencies=[Depends(only_fields("file", "architecture", "num_classes", "input_shape"))],
 )
-def post_model(
+async def post_model(
     service: TheService,
+    readers: TheReaders,
     response: Response,
     file: Annotated[UploadFile, "ONNX, or safetensors for a named architecture"],
     architecture: Annotated[str | None, Form(max_length=100, examples=["resnet56_cifar"])] = None,
@@ -37,15 +40,18 @@ def post_model(
     `num_classes` is for a zoo architecture; `input_shape` (`C,H,W`) also for ONNX files that leave it open. The same
     upload again gives the same model, with status 200.
     """
-    row, is_new = add_model(
-        service.settings,
-        service.records,
-        service.store,
-        file.file,
-        file.filename or "",
-        architecture=architecture,
-        num_classes=num_classes,
-        input_shape=None if input_shape is None else _shape(input_shape),
+    row, is_new = await readers.run(
+        partial(
+            add_model,
+            service.settings,
+            service.records,
+            service.store,
+            file.file,
+            file.filename or "",
+            architecture=architecture,
+            num_classes=num_classes,
+            input_shape=None if input_shape is None else _shape(input_shape),
+        )
     )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/models/{row.id}"
