@@ -38,7 +38,7 @@ def get_jobs(service: TheService) -> Response:
 @router.post("/jobs")
 async def post_job(service: TheService, quota: TheQuota, readers: TheReaders, request: Request) -> Response:
     """Queue what the form asks for and go to its page, or show the form again with what is wrong."""
-    async with request.form(max_files=2, max_fields=_MOST_FIELDS) as form:
+    async with request.form(max_files=3, max_fields=_MOST_FIELDS) as form:
         with_files = any(isinstance(value, UploadFile) and value.filename for _, value in form.multi_items())
         run = readers.run if with_files else run_in_threadpool
         done = await run(partial(submit, service, quota, form))

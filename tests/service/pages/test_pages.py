@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from autoprune.service.comparisons import comparison_result
 from autoprune.service.pages.rendering import POLICY
 from autoprune.service.results.job_result import FILE
 from autoprune.service.results.live_search import LIVE
@@ -116,6 +117,23 @@ def test_a_job_is_queued_as_over_rest(live: Live, model: str) -> None:
     assert f'hx-get="{address}/live"' in page
 
 
+def test_a_job_has_the_settings_that_are_folded_away(live: Live) -> None:
+    files = {"report_dataset_file": ("report.npz", images_npz(60, seed=5)), "dataset_file": ("fit.npz", images_npz(90)),
+             "model_file": ("open.onnx", tiny_onnx(seed=8))}  # fmt: skip
+    folded = {"criterion": "l2", "normalization": "0.5/0.25", "include_residual": "1", "input_shape": "1,8,8"}
+    answer = post(live, files=files, **folded)
+    assert answer.status_code == 303, answer.text
+    spec = live.job(answer.headers["location"].rpartition("/")[2])["spec"]
+    assert (spec["criterion"], spec["normalization"], spec["include_residual"], spec["int8"]) == (
+        "l2", "0.5/0.25", True, False,
+    )  # fmt: skip
+    assert spec["report_dataset"].startswith("dat_")
+    assert spec["report_dataset"] != spec["dataset"]
+    wrong = post(live, files=files, num_classes="ten")
+    assert "expected a whole number above 0" in error_at(wrong.text, "num_classes")
+    assert "expected channels,height,width" in error_at(post(live, files=files, input_shape="8").text, "model")
+
+
 def test_a_comparison_is_queued_as_over_rest(live: Live, model: str) -> None:
     address = submitted(live, model, kind="comparison", seeds="4")
     assert address.startswith("/comparisons/cmp_")
@@ -142,6 +160,9 @@ def test_a_comparison_is_queued_as_over_rest(live: Live, model: str) -> None:
         ("model", "mdl_unknown", "expected the id of an uploaded model"),
         ("model", "", "expected a model: choose one, or upload a file"),
         ("dataset", "", "expected images"),
+        ("report_dataset", "dat_unknown", "expected"),
+        ("normalization", "half", "expected"),
+        ("criterion", "l3", "unknown criterion"),
         ("policies", ["unform"], "Did you mean &#39;uniform&#39;?"),
         ("policies", [], "expected at least one policy"),
     ],
@@ -155,7 +176,7 @@ def test_what_is_wrong_is_said_at_its_field(live: Live, model: str, field: str, 
         typed == ""
         or not isinstance(typed, str)
         or len(typed) > 100
-        or field in ("model", "device")
+        or field in ("model", "device", "report_dataset", "criterion")
         or (f'value="{typed}"' in answer.text)
     )
 
@@ -290,12 +311,12 @@ def test_a_comparison_that_is_done_shows_its_intervals(live: Live, model: str, r
         records.move(row.id, JobState.CANCELLED)
     assert row is not None
     live.settings.artifact_folder(job_id).mkdir(parents=True)
-    succeed(live, records, job_id, row.attempts, FILE, sample_comparison().model_dump_json())
+    succeed(live, records, job_id, row.attempts, comparison_result.FILE, sample_comparison().model_dump_json())
     page = Page(live.client.get(f"/comparisons/{job_id}").text)
     page.check_tables()
     assert "Policies over seeds" in page.text
     assert "±" in page.text
-    assert ("a", "href", f"/v1/comparisons/{job_id}/artifacts/{FILE}") in page.attributes
+    assert ("a", "href", f"/v1/comparisons/{job_id}/artifacts/{comparison_result.FILE}") in page.attributes
 
 
 def test_forms_that_are_none_are_refused_with_a_page(live: Live) -> None:

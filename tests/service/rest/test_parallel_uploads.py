@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import psutil
 
-from autoprune.service.rest.upload_readers import AT_A_TIME
 from autoprune.service.settings import Settings
 from tests.service.live_service import Live, in_process, tiny_onnx
 
@@ -67,5 +66,5 @@ def test_uploads_at_once_take_the_memory_of_a_few(tmp_path: Path) -> None:
                 slowest_s = max(slowest_s, time.perf_counter() - began)
         assert [each.result() for each in sent] == [201] * 8
     assert one[0] > 2 * len(models[0])
-    assert many[0] < (AT_A_TIME + 1.5) * one[0]
+    assert many[0] < 5.5 * one[0]  # 7 where all are read at once, 2.7 to 4.1 where two are: what one left is freed late
     assert slowest_s < 10
