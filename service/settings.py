@@ -9,6 +9,7 @@ from typing import Any
 
 from autoprune.errors import AutopruneError
 from autoprune.search.cluster import Cluster
+from autoprune.service.logs import LEVELS
 
 MIB = 2**20
 
@@ -51,6 +52,7 @@ class Settings:
         job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
         job_seconds: Longest time that one attempt at a job may take; None for any.
         keep_days: Days after which what jobs that ended left, and uploads that no job names, are deleted; None: never.
+        log_level: From which level on the service and its workers log: one of :data:`autoprune.service.logs.LEVELS`.
 
     """
 
@@ -66,14 +68,15 @@ class Settings:
     job_memory_mib: int | None = None
     job_seconds: int | None = None
     keep_days: int | None = None
+    log_level: str = "info"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Return the settings that the environment names; the rest as by default.
 
-        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_WORKERS`` (0: run no
-        jobs), and as whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``,
-        ``AUTOPRUNE_JOB_MEMORY_MIB``, ``AUTOPRUNE_JOB_SECONDS`` and ``AUTOPRUNE_KEEP_DAYS``.
+        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_LOG_LEVEL``,
+        ``AUTOPRUNE_WORKERS`` (0: run no jobs), and as whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``,
+        ``AUTOPRUNE_QUEUED_JOBS``, ``AUTOPRUNE_JOB_MEMORY_MIB``, ``AUTOPRUNE_JOB_SECONDS`` and ``AUTOPRUNE_KEEP_DAYS``.
 
         Raises:
             SettingsError: A variable holds something else.
@@ -90,8 +93,12 @@ class Settings:
         limits: dict[str, Any] = {
             field: _limit(name, variables[name]) for field, name in _LIMITS.items() if variables.get(name)
         }
+        level = variables.get("AUTOPRUNE_LOG_LEVEL") or settings.log_level
+        if level not in LEVELS:
+            raise SettingsError(f"AUTOPRUNE_LOG_LEVEL: expected one of {', '.join(LEVELS)}; found {level[:100]!r}")
+        settings = replace(settings, log_level=level, **limits)
         workers = variables.get("AUTOPRUNE_WORKERS")
-        return replace(settings.with_workers(_workers(workers)) if workers else settings, **limits)
+        return settings.with_workers(_workers(workers)) if workers else settings
 
     def with_workers(self, workers: int) -> "Settings":
         """Return these settings for a service that runs so many jobs at a time; with 0 it only accepts them."""

@@ -346,11 +346,13 @@ def demo(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; needs API keys unless loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error; info, or what $AUTOPRUNE_LOG_LEVEL says.")
+    ] = None,
     workers: opt.JobsAtOnce = None,
 ) -> None:
     """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
-    if log_level not in ("debug", "info", "warning", "error"):
+    if log_level not in (None, "debug", "info", "warning", "error"):
         raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
     from autoprune.service.rest.server import serve as run_server
 

@@ -41,7 +41,8 @@ class Client:
             url: Its address; None for ``AUTOPRUNE_URL``, else ``http://127.0.0.1:8765``.
             api_key: Sent as ``Authorization: Bearer``; None for ``AUTOPRUNE_API_KEY``, else none.
             timeout: Longest time for an answer, in seconds; uploads may take longer.
-            reconnect: How long :meth:`Job.wait` goes on asking a service that cannot be reached, in seconds.
+            reconnect: How long :meth:`Job.wait` goes on asking a service that cannot be reached, and a job is sent
+                again whose connection was lost, in seconds.
 
         Raises:
             ClientError: No address of the web, or a key that cannot be sent.
@@ -153,7 +154,8 @@ class Client:
             plain = to_jsonable_python(document, inf_nan_mode="strings")
         except PydanticSerializationError as error:
             raise ClientError(f"expected settings that JSON can hold: {error}", type="invalid-request") from error
-        status = self._connection.post(JobStatus, f"/v1/{kind.ADDRESS}", plain)
+        address = f"/v1/{kind.ADDRESS}"
+        status = self._connection.create(JobStatus, address, plain, patience_s=self._reconnect_s)
         onnx = None if isinstance(sent, str) else sent.onnx
         return kind(self._connection, status, self._reconnect_s, onnx)
 

@@ -2,17 +2,22 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from autoprune.service.client.errors import NO_SERVICE, UNREACHABLE, ClientError
+from autoprune.service.client.watching import patiently
 from autoprune.service.settings import DEFAULT_URL
 
 #: How long the service may look into an upload before it answers, in seconds.
 UPLOAD_TIMEOUT_S = 900.0
+
+#: How a connection breaks after a request was sent, or a part of it, so that nobody knows whether it was carried out.
+_LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 _PROBLEM_PREFIX = "urn:autoprune:problem:"
 
@@ -58,6 +63,44 @@ class Connection:
     def post(self, kind: type[_Answer], path: str, document: object = None) -> _Answer:
         """Return what the service answers to a JSON document, or to none; errors as of :meth:`get`."""
         return self._read(kind, self._send("POST", path, json=document))
+
+    def create(self, kind: type[_Answer], path: str, document: object, *, patience_s: float) -> _Answer:
+        """Return what the service answers to a JSON document that makes something, once, however often it is sent.
+
+        Where the connection is lost before the answer, it is sent again under the same ``Idempotency-Key`` for
+        `patience_s` seconds. Errors as of :meth:`get`.
+        """
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+        def send() -> httpx.Response:
+            return self._send("POST", path, json=document, headers=headers)
+
+        try:
+            response = send()
+        except ClientError as error:
+            if not isinstance(error.__cause__, _LOST):
+                raise
+            response = patiently(send, patience_s, float("inf"))
+        return self._read(kind, response)
+
+    def events(self, path: str, *, timeout_s: float) -> Generator[tuple[str, str]]:
+        """Yield the Server-Sent Events at `path`, each its name and data, until the service ends them.
+
+        Errors as of :meth:`get`, also where nothing at all comes for `timeout_s` seconds.
+        """
+        timeout = httpx.Timeout(self._timeout_s, read=timeout_s)
+        with self._failures(), self._http.stream("GET", path, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+                raise self._refusal(response)
+            fields: dict[str, str] = {}
+            for line in response.iter_lines():
+                name, _, value = line.partition(": ")
+                if line:
+                    fields[name] = value
+                elif "data" in fields:
+                    yield fields.get("event", ""), fields["data"]
+                    fields = {}
 
     def upload(
         self, kind: type[_Answer], path: str, file: BinaryIO, name: str, fields: Mapping[str, str] | None = None

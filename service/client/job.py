@@ -1,5 +1,6 @@
 """A job or comparison of a service, seen from another process."""
 
+import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from autoprune.errors import UnknownNameError
 from autoprune.service.client.connection import Connection
 from autoprune.service.client.download import receive, save
 from autoprune.service.client.errors import CANCELLED, NO_SERVICE, NOT_FINISHED, TIMEOUT, ClientError
-from autoprune.service.client.views import FAILED, SUCCEEDED, Artifact, JobStatus
+from autoprune.service.client.views import FAILED, SUCCEEDED, Artifact, JobProgress, JobStatus
 from autoprune.service.client.watching import bars_in_terminal, patiently
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON_FILE
 from autoprune.service.comparisons.comparison_result import ComparisonResult
@@ -24,8 +25,13 @@ from autoprune.service.specs.job_spec import Progress
 if TYPE_CHECKING:
     from torch import nn
 
-#: Between two questions how far a job is.
+#: Before a question how far a job is, where the service does not tell of its own accord.
 POLL_S = 0.25
+
+#: Longest silence of a stream of events, in seconds; a service that lives says something every 15.
+SILENCE_S = 30.0
+
+_WAITS = Progress(stage="queued", done=0, total=0, message="waits for its turn")
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -86,9 +92,10 @@ class Job:
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         with bars_in_terminal(progress) as say:
             while not patiently(self.refresh, self._reconnect_s, deadline).is_final:
-                say(self.status.progress or Progress(stage="queued", done=0, total=0, message="waits for its turn"))
+                say(self.status.progress or _WAITS)
                 if time.monotonic() >= deadline:
                     raise ClientError(f"job {self.id} is still {self.state} after {timeout:g} s", type=TIMEOUT)
+                self._follow(deadline, say)
                 time.sleep(max(0.0, min(POLL_S, deadline - time.monotonic())))
             if self.state == SUCCEEDED:
                 say(Progress(stage="done", done=1, total=1))
@@ -150,6 +157,22 @@ class Job:
         if outcome is None:
             raise UnknownNameError("policy", str(policy), [each.policy for each in result.outcomes])
         return pruned_network(self, outcome.artifacts, self._onnx)
+
+    def _follow(self, deadline: float, say: Callable[[Progress], None]) -> None:
+        """Tell `say` how far the job is as the service tells it, until that ends or breaks, or until `deadline`.
+
+        Why it ended does not matter here: whoever asks next finds out.
+        """
+        timeout_s = max(0.0, min(SILENCE_S, deadline - time.monotonic()))
+        told = self._connection.events(f"{self.path_of(self.id)}/events", timeout_s=timeout_s)
+        with contextlib.suppress(ClientError, ValidationError), contextlib.closing(told):
+            for event, data in told:
+                if event == "progress":
+                    say(JobProgress.model_validate_json(data))
+                elif not self.refresh().is_final and self.status.progress is None:
+                    say(_WAITS)
+                if time.monotonic() >= deadline:
+                    return
 
     def _document(self, kind: type[_Document], name: str) -> _Document:
         """Return an artifact that is a JSON document."""

@@ -123,7 +123,9 @@ class JobRunner:
                 if row is not None:
                     self._metrics.claimed()
                     self._run_job(row)
-                    self._metrics.attempted(self._records.job(row.id))
+                    ended = self._records.job(row.id)
+                    self._metrics.attempted(ended)
+                    _log.info("attempt over", extra={"job_id": row.id, "attempt": row.attempts, "state": ended.state})
                     continue
             except (SQLAlchemyError, OSError) as error:  # disk full, database locked or away: this may pass
                 log_trouble(f"runner {self.id}", error)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
@@ -259,5 +260,5 @@ def _die_with_service() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    with logs.written(Settings.from_environment().log_level):
+        sys.exit(main(sys.argv[1], int(sys.argv[2])))

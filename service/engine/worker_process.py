@@ -58,6 +58,7 @@ def _environment(settings: Settings, row: JobRow) -> dict[str, str]:
         **passed,
         "AUTOPRUNE_HOME": str(settings.home),
         "AUTOPRUNE_DB": settings.database_url,
+        "AUTOPRUNE_LOG_LEVEL": settings.log_level,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
     }

@@ -79,6 +79,11 @@ class PageRoute(APIRoute):
         return answer
 
 
+def too_large_page(detail: str) -> Response:
+    """Say that a form with its files is too large."""
+    return _error_page(413, detail)
+
+
 def _error_page(status: int, detail: str) -> Response:
     """Say what is wrong."""
     return rendered("error.html", status=status, title=HTTPStatus(status).phrase, detail=detail)

@@ -1,7 +1,10 @@
 """The page at ``/``: what there is, and the form for something new."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from autoprune.service.engine.service import Service
@@ -10,6 +13,7 @@ from autoprune.service.pages.job_form import JobForm, submit
 from autoprune.service.pages.rendering import PageRoute, rendered
 from autoprune.service.pages.summary import summaries, summary
 from autoprune.service.rest.dependencies import TheQuota, TheService
+from autoprune.service.rest.upload_readers import TheReaders
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -32,10 +36,12 @@ def get_jobs(service: TheService) -> Response:
 
 
 @router.post("/jobs")
-async def post_job(service: TheService, quota: TheQuota, request: Request) -> Response:
+async def post_job(service: TheService, quota: TheQuota, readers: TheReaders, request: Request) -> Response:
     """Queue what the form asks for and go to its page, or show the form again with what is wrong."""
     async with request.form(max_files=3, max_fields=_MOST_FIELDS) as form:
-        done = await run_in_threadpool(submit, service, quota, form)
+        with_files = any(isinstance(value, UploadFile) and value.filename for _, value in form.multi_items())
+        run = readers.run if with_files else run_in_threadpool
+        done = await run(partial(submit, service, quota, form))
     if isinstance(done, JobForm):
         return await run_in_threadpool(lambda: _index(service, Choices.of(service), done, status=422))
     return RedirectResponse(summary(service, done).address, 303)

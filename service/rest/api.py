@@ -13,6 +13,7 @@ from autoprune import __version__
 from autoprune.service.devices.work import MOST_RESULT_BYTES
 from autoprune.service.engine.service import Service, opened
 from autoprune.service.pages import router as pages
+from autoprune.service.pages.rendering import too_large_page
 from autoprune.service.rest import (
     routes_comparisons,
     routes_datasets,
@@ -29,6 +30,8 @@ from autoprune.service.rest.key_check import KeyCheck
 from autoprune.service.rest.metrics import RequestMetrics
 from autoprune.service.rest.problems import add_problem_handlers
 from autoprune.service.rest.rate_limit import RateLimit
+from autoprune.service.rest.request_log import RequestLog
+from autoprune.service.rest.upload_readers import UploadReaders
 from autoprune.service.settings import Settings
 from autoprune.service.storage.event_records import EventRecords
 
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
             if running is None:
                 running = await run_in_threadpool(stack.enter_context, opened(chosen))
             app.state.service = running
+            app.state.upload_readers = UploadReaders()
             app.state.watch = JobWatch(EventRecords(running.records.sessions))
             async with app.state.watch.polling():
                 yield
@@ -63,13 +67,14 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
         title="autoprune", version=__version__, description=_DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     add_problem_handlers(app)
-    app.add_middleware(BodyLimit, uploads=_uploads(chosen))
+    app.add_middleware(BodyLimit, uploads=_uploads(chosen), page=too_large_page)
     app.add_middleware(RateLimit, requests_per_s=chosen.requests_per_s)
     if chosen.require_keys:
         app.add_middleware(KeyCheck)
     app.add_middleware(CallerCheck, any_host=chosen.require_keys)
     app.state.request_metrics = CollectorRegistry()
     app.add_middleware(RequestMetrics, registry=app.state.request_metrics)
+    app.add_middleware(RequestLog)
     shown = [Depends(HTTPBearer(auto_error=False, description="An API key's token."))] if chosen.require_keys else []
     errors = documented(400, 403, 429, *([401] if chosen.require_keys else []))
     for routes in (routes_models, routes_datasets, routes_jobs, routes_comparisons, routes_devices):

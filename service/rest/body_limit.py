@@ -2,16 +2,20 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoprune.service.rest.problems import problem_response
 
 #: Largest request that is not an upload.
 MAX_DOCUMENT_BYTES = 2**20
+
+#: Where programs ask; elsewhere people look at a browser.
+REST = "/v1/"
 
 #: Form fields and boundaries around an uploaded file.
 FORM_OVERHEAD_BYTES = 2**16
@@ -22,11 +26,14 @@ DRAIN_BYTES = 2**28
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies larger than allowed, announced or not."""
+    """ASGI middleware that answers 413 to bodies larger than allowed, announced or not: a problem, or a page."""
 
-    def __init__(self, app: ASGIApp, uploads: Mapping[str, int]) -> None:
-        """Let paths that match one of `uploads` have files of so many bytes, others :data:`MAX_DOCUMENT_BYTES`."""
-        self._app = app
+    def __init__(self, app: ASGIApp, uploads: Mapping[str, int], page: Callable[[str], Response]) -> None:
+        """Let paths that match one of `uploads` have files of so many bytes, others :data:`MAX_DOCUMENT_BYTES`.
+
+        What is refused outside :data:`REST` is answered with a `page` that says why.
+        """
+        self._app, self._page = app, page
         self._limits = [(re.compile(path), most + FORM_OVERHEAD_BYTES) for path, most in uploads.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,8 +47,7 @@ class BodyLimit:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > limit:
             await _drain(receive)
-            response = problem_response(413, detail, kind="too-large-error", instance=scope["path"])
-            await response(scope, receive, send)
+            await self._refusal(scope["path"], detail)(scope, receive, send)
             return
         size_bytes = 0
 
@@ -55,6 +61,12 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+    def _refusal(self, path: str, detail: str) -> Response:
+        """Return the answer to a body that is too large."""
+        if path.startswith(REST):
+            return problem_response(413, detail, kind="too-large-error", instance=path)
+        return self._page(detail)
 
 
 async def _drain(receive: Receive) -> None:

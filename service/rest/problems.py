@@ -168,6 +168,9 @@ def _disk_full(request: Request, error: OSError) -> Response:
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     """Answer 500 without details, which are in the log."""
-    _log.error("defect while answering %s %s", request.method, request.url.path, exc_info=error)
+    request_id = getattr(request.state, "request_id", None)
+    extra = {"request_id": request_id, "method": request.method, "path": request.url.path}
+    _log.error("defect while answering a request", exc_info=error, extra=extra)
     detail = "a defect of the service, not of your request; its log has the details"
-    return problem_response(500, detail, kind="defect", instance=request.url.path)
+    headers = {} if request_id is None else {"X-Request-ID": request_id}  # answered outside all middleware
+    return problem_response(500, detail, kind="defect", instance=request.url.path, headers=headers)

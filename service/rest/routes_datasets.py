@@ -1,5 +1,7 @@
 """Datasets over REST."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from autoprune.service.engine.job_inputs import BUILTIN
 from autoprune.service.engine.service import Service
 from autoprune.service.rest.dependencies import TheService, check_fields, documented
 from autoprune.service.rest.pages import PAGED, ThePage
+from autoprune.service.rest.upload_readers import TheReaders, UploadReaders
 from autoprune.service.rest.uploads import add_dataset, builtin_dataset
 from autoprune.service.rest.views import BuiltinDataset, DatasetView
 from autoprune.service.storage.tables import DatasetRow
@@ -44,7 +47,7 @@ _BODY = {
     },
     openapi_extra={"requestBody": _BODY},
 )
-async def post_dataset(service: TheService, request: Request, response: Response) -> DatasetView:
+async def post_dataset(service: TheService, readers: TheReaders, request: Request, response: Response) -> DatasetView:
     """Check a dataset by looking into it, and keep it: a zip of `class/name.jpg`, or a `.npz` of images and labels.
 
     Images without class folders, and arrays without `labels`, are unlabelled. The same upload again gives the same
@@ -53,7 +56,7 @@ async def post_dataset(service: TheService, request: Request, response: Response
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            view, is_new = await _uploaded(service, request)
+            view, is_new = await _uploaded(service, readers, request)
         elif kind == "application/json":
             view, is_new = await _named(request), False
         else:
@@ -85,7 +88,7 @@ def get_dataset(service: TheService, dataset_id: str) -> DatasetView:
     return DatasetView.of(service.records.find(DatasetRow, dataset_id))
 
 
-async def _uploaded(service: Service, request: Request) -> tuple[DatasetView, bool]:
+async def _uploaded(service: Service, readers: UploadReaders, request: Request) -> tuple[DatasetView, bool]:
     """Add the dataset of a form."""
     async with request.form(max_files=1, max_fields=1) as form:
         check_fields([name for name, _ in form.multi_items()], ("file",))
@@ -94,9 +97,8 @@ async def _uploaded(service: Service, request: Request) -> tuple[DatasetView, bo
             raise RequestValidationError(
                 [{"type": "missing", "loc": ("body", "file"), "msg": "expected a file", "input": None}]
             )
-        row, is_new = await run_in_threadpool(
-            add_dataset, service.settings, service.records, service.store, upload.file, upload.filename or ""
-        )
+        stored = service.settings, service.records, service.store
+        row, is_new = await readers.run(partial(add_dataset, *stored, upload.file, upload.filename or ""))
     return DatasetView.of(row), is_new
 
 

@@ -1,11 +1,13 @@
 """Models over REST."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Response, UploadFile
 
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
 from autoprune.service.rest.pages import PAGED, ThePage
+from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.uploads import add_model, shape_of
 from autoprune.service.rest.views import ModelView
 from autoprune.service.storage.tables import ModelRow
@@ -20,8 +22,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     responses={200: {"model": ModelView, "description": "Known already"}, **documented(413, 422)},
     dependencies=[Depends(only_fields("file", "architecture", "num_classes", "input_shape"))],
 )
-def post_model(
+async def post_model(
     service: TheService,
+    readers: TheReaders,
     response: Response,
     file: Annotated[UploadFile, "ONNX, or safetensors for a named architecture"],
     architecture: Annotated[str | None, Form(max_length=100, examples=["resnet56_cifar"])] = None,
@@ -33,15 +36,18 @@ def post_model(
     `num_classes` is for a zoo architecture; `input_shape` (`C,H,W`) also for ONNX files that leave it open. The same
     upload again gives the same model, with status 200.
     """
-    row, is_new = add_model(
-        service.settings,
-        service.records,
-        service.store,
-        file.file,
-        file.filename or "",
-        architecture=architecture,
-        num_classes=num_classes,
-        input_shape=None if input_shape is None else shape_of(input_shape),
+    row, is_new = await readers.run(
+        partial(
+            add_model,
+            service.settings,
+            service.records,
+            service.store,
+            file.file,
+            file.filename or "",
+            architecture=architecture,
+            num_classes=num_classes,
+            input_shape=None if input_shape is None else shape_of(input_shape),
+        )
     )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/models/{row.id}"

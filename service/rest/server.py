@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from autoprune.service import logs
 from autoprune.service.engine.service import opened
 from autoprune.service.rest.api import create_app
 from autoprune.service.rest.caller_check import is_loopback
@@ -28,7 +29,7 @@ def serve(
     *,
     settings: Settings | None = None,
     ready: Callable[[str], None] = lambda url: None,
-    log_level: str = "info",
+    log_level: str | None = None,
 ) -> None:
     """Serve until interrupted; a job that runs then is queued again for the next start.
 
@@ -37,7 +38,7 @@ def serve(
         port: TCP port; 0 for any free one.
         settings: None for those of the environment.
         ready: Called once with the address of the service, before it answers; connections wait from then on.
-        log_level: Of the server's own messages.
+        log_level: From which level on there are lines on stderr; None for that of the settings.
 
     Raises:
         SettingsError: Keys are needed and there are none, a port that is taken, an unusable folder or database, or a
@@ -45,24 +46,32 @@ def serve(
 
     """
     chosen = settings or Settings.from_environment()
+    if log_level is not None:
+        chosen = replace(chosen, log_level=log_level)
     if not is_loopback(host):
         chosen = replace(chosen, require_keys=True)
     if chosen.require_keys:
         _check_keys(chosen, host)
     listener = listen(host, port)
-    with contextlib.suppress(KeyboardInterrupt), _terminated_as_interrupted(), listener, opened(chosen) as service:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        stack.enter_context(_terminated_as_interrupted())
+        stack.enter_context(logs.written(chosen.log_level))
+        stack.enter_context(listener)
+        service = stack.enter_context(opened(chosen))
         bound = listener.getsockname()
         name = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
         ready(f"http://{name}:{bound[1]}")
-        Server(create_app(chosen, service=service), log_level=log_level).run(sockets=[listener])
+        Server(create_app(chosen, service=service)).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
     """The HTTP server, which ends streams of events first when it shuts down: they would outlast its patience."""
 
-    def __init__(self, app: FastAPI, *, log_level: str) -> None:
+    def __init__(self, app: FastAPI) -> None:
         """Prepare to serve `app`."""
-        super().__init__(uvicorn.Config(app, log_level=log_level, timeout_graceful_shutdown=GRACE_S))
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S)
+        super().__init__(config)  # what it logs goes where everybody's lines go; requests are logged by the application
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -97,7 +106,9 @@ def listen(host: str, port: int) -> socket.socket:
     address = "127.0.0.1" if host == "localhost" else host
     if not 0 <= port <= 65535:
         raise SettingsError(f"expected a port from 0 to 65535, found {port}")
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # Named TCP: asyncio sets TCP_NODELAY on no other socket, and answers would wait 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, port))

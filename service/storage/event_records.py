@@ -1,14 +1,17 @@
 """What happened to jobs: one event for every change of state, written in the transaction of the change."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.tables import JobChange, JobEventRow, JobRow, Json
+
+_log = logging.getLogger(__name__)
 
 
 class EventRecords:
@@ -49,10 +52,12 @@ def add_event(
     error: Mapping[str, Any] | None = None,
     loss: Loss | None = None,
 ) -> None:
-    """Add the event of a change that `session` makes; `error` is that of the job, with its ``type``."""
+    """Add the event of a change that `session` makes, and log it; `error` is that of the job, with its ``type``."""
     detail: Json = {}
     if error is not None:
         detail["error_type"] = error["type"]
     if loss is not None:
         detail["died" if loss.died else "crashed"] = True
     session.add(JobEventRow(job_id=job_id, state=change.value, attempt=attempt, detail=detail))
+    fields = {"job_id": job_id, "state": change.value, "attempt": attempt, **detail}
+    event.listen(session, "after_commit", lambda _: _log.info("job change", extra=fields), once=True)

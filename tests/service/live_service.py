@@ -83,7 +83,7 @@ class Live:
 def in_thread(settings: Settings, service: Service | None = None) -> Iterator[Live]:
     """Serve from a thread of this process: `service`, or one of its own with these settings."""
     listener = listen("127.0.0.1", 0)
-    server = Server(create_app(settings, service=service), log_level="warning")
+    server = Server(create_app(settings, service=service))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

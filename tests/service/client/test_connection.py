@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import select
 import socket
 import threading
 import time
@@ -16,10 +17,16 @@ from autoprune import Client, ClientError
 from autoprune.service.client.download import save
 from autoprune.service.client.views import Artifact
 from autoprune.service.settings import DEFAULT_URL, Settings
-from tests.service.live_service import in_process, in_thread, tiny_onnx
+from autoprune.service.specs.job_spec import Progress
+from autoprune.service.storage.records import Records
+from autoprune.service.storage.tables import JobState
+from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
 
 QUICK = {"policies": ["uniform"], "evaluations": 1, "refit": False, "fit_images": 100, "search_images": 50,
          "report_images": 50}  # fmt: skip
+
+
+COUNT = 'autoprune_http_request_duration_seconds_count{method="GET"'
 
 
 def free_port() -> int:
@@ -109,6 +116,80 @@ def test_waiting_outlives_a_service_that_is_killed_and_started_again(tmp_path: P
             waiting.join(280)
             assert states == ["succeeded"]
             assert job.status.attempts == 2
+
+
+class CuttingProxy:
+    """Passes connections on to a service, and cuts the first ones once the service has begun to answer."""
+
+    def __init__(self, live: Live, cuts: int) -> None:
+        self._service = ("127.0.0.1", int(live.client.base_url.port or 0))
+        self._cuts = cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                with client, socket.create_connection(self._service) as service:
+                    self._pass(client, service)
+
+    def _pass(self, client: socket.socket, service: socket.socket) -> None:
+        """Pass one connection on, until one side ends it."""
+        while True:
+            for ready in select.select([client, service], [], [], 30)[0]:
+                data = ready.recv(2**16)
+                if not data:
+                    return
+                if ready is service and self._cuts > 0:
+                    self._cuts -= 1
+                    return
+                (service if ready is client else client).sendall(data)
+
+
+def test_a_job_whose_answer_is_lost_is_submitted_once(tmp_path: Path) -> None:
+    with in_thread(Settings(tmp_path / "home", run_jobs=False)) as live:
+        model = live.post_model(tiny_onnx()).json()["id"]
+        proxy = CuttingProxy(live, cuts=2)
+        try:
+            with Client(proxy.url) as client:
+                job = client.submit(model, "digits", "macs=50%", **QUICK)
+        finally:
+            proxy.close()
+        assert [each["id"] for each in live.client.get("/v1/jobs").json()] == [job.id]
+        with Client(live.url) as client:
+            assert client.submit(model, "digits", "macs=50%", **QUICK).id != job.id  # somebody means it
+
+
+def test_who_waits_is_told_and_asks_little(tmp_path: Path) -> None:
+    with in_thread(Settings(tmp_path / "home", run_jobs=False)) as live, Client(live.url) as client:
+        model = live.post_model(tiny_onnx()).json()["id"]
+        job = client.submit(model, "digits", "macs=50%", **QUICK)
+        seen: list[Progress] = []
+        waiting = threading.Thread(target=lambda: job.wait(60, progress=seen.append))
+        waiting.start()
+        with contextlib.closing(Records(live.settings.url)) as records:
+            row = records.claim()
+            assert row is not None
+            for done in range(1, 6):
+                records.report(job.id, row.attempts, progress={"stage": "search", "done": done, "total": 9})
+                time.sleep(0.4)
+            records.move(job.id, JobState.SUCCEEDED, attempt=row.attempts)
+        waiting.join(10)
+        assert not waiting.is_alive()
+        told = [progress.done for progress in seen if progress.stage == "search"]
+        assert (told, seen[0].stage, seen[-1].stage) == (sorted(told), "queued", "done")
+        assert {1, 2, 3, 4, 5} == set(told)
+        counts = live.client.get("/metrics").text.splitlines()
+        [asked] = [line for line in counts if line.startswith(COUNT) and 'route="/v1/jobs/{job_id}",' in line]
+        assert float(asked.split()[-1]) < 7  # four a second would be more
 
 
 def test_waiting_ends_where_the_service_stays_away(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -322,3 +323,29 @@ def test_forms_that_are_none_are_refused_with_a_page(live: Live) -> None:
     answer = live.client.post("/jobs", content=b"x", headers={"content-type": "multipart/form-data"})
     assert answer.status_code == 400
     assert "Back to jobs" in answer.text
+
+
+def test_forms_that_are_too_large_are_answered_with_a_page(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home", run_jobs=False, max_model_bytes=50_000, max_dataset_bytes=50_000)
+    with in_thread(settings) as live:
+        for size in (200_000, 60_000):  # more than the request may have, and than the file may
+            answer = post(live, files={"model_file": ("m.onnx", b"x" * size)})
+            assert answer.status_code in (413, 422), answer.text
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert answer.headers["content-security-policy"] == POLICY
+            assert "at most" in answer.text
+        whole = post(live, files={"model_file": ("m.onnx", b"x" * 200_000)})
+
+        def in_pieces() -> Iterator[bytes]:
+            yield b'--x\r\nContent-Disposition: form-data; name="model_file"; filename="m.onnx"\r\n\r\n'
+            yield from (b"x" * 10_000 for _ in range(30))
+            yield b"\r\n--x--\r\n"
+
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        unannounced = live.client.post("/jobs", content=in_pieces(), headers=headers)
+        assert (whole.status_code, unannounced.status_code) == (413, 413)
+        assert "Back to jobs" in whole.text
+        assert unannounced.text == whole.text
+        assert (
+            live.client.post("/v1/models", content=b"x" * 200_000).headers["content-type"] == "application/problem+json"
+        )

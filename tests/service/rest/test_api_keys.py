@@ -100,6 +100,12 @@ def test_scopes_decide_what_a_key_may_do(live: Live, keys: KeyRecords) -> None:
     assert live.client.post("/v1/models", files=MODEL, headers=tokens[KeyScope.WRITE]).status_code == 201
 
 
+def test_metrics_are_read_with_a_key(live: Live, keys: KeyRecords) -> None:
+    assert live.client.get("/metrics").status_code == 401
+    for scope, status in ((KeyScope.WRITE, 403), (KeyScope.READ, 200), (KeyScope.ADMIN, 200)):
+        assert live.client.get("/metrics", headers=bearer(keys.create("m", [scope])[1])).status_code == status
+
+
 def test_a_revoked_key_ends_at_once_and_its_use_is_on_record(live: Live, keys: KeyRecords) -> None:
     row, token = keys.create("short", [KeyScope.READ, KeyScope.READ])
     assert (row.scopes, row.last_used_at) == (["read"], None)
