@@ -86,10 +86,13 @@ class MaskKeeper:
 
 def _smaller(mask: Tensor, scores: Tensor, share: float) -> Tensor:
     """Keep a share of the weights of one mask."""
-    kept = min(kept_count(mask.numel(), share), int(mask.sum()))
+    left = mask.flatten().nonzero().flatten()
+    kept = min(kept_count(mask.numel(), share), len(left))
     if kept == 0:
         return mask
-    return best_mask(scores.detach().cpu().masked_fill(~mask, -torch.inf), kept)
+    smaller = torch.zeros(mask.numel(), dtype=torch.bool)
+    smaller[left] = best_mask(scores.detach().cpu().flatten()[left], kept)
+    return smaller.view(mask.shape)
 
 
 def _check(masks: Masks, values: Mapping[str, Tensor]) -> None:
