@@ -357,7 +357,24 @@ Tolerance = Annotated[
     ),
 ]
 RoundEpochs = Annotated[
-    int, typer.Option("--epochs", min=1, help="Passes over the fit images per round.", rich_help_panel=_TUNING)
+    int,
+    typer.Option(
+        "--epochs",
+        min=0,
+        help="Passes over the fit images per round; 0, for weights in rounds: scores alone decide.",
+        rich_help_panel=_TUNING,
+    ),
+]
+FinalEpochs = Annotated[
+    int, typer.Option(min=0, help="Passes over the fit images after the last round.", rich_help_panel=_TUNING)
+]
+FromScratch = Annotated[
+    bool,
+    typer.Option(
+        "--from-scratch",
+        help="Draw the weights anew, and train so: SGD at 0.1, no teacher, batch norms learn (or as options say).",
+        rich_help_panel=_TUNING,
+    ),
 ]
 
 Plan = Annotated[

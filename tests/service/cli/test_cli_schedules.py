@@ -1,0 +1,92 @@
+"""The commands that prune while they train, from scratch: pruning at initialisation, slimming, lottery tickets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from autoprune.certificate import count_onnx
+from autoprune.formats.load import load_network
+from autoprune.formats.onnx_export import export_onnx
+from autoprune.pruning.weight_masks import nonzero_weights
+from autoprune.service.cli.app import app
+from tests.autoprune.training.digits import digits_network
+
+DATA = ("--data", "digits", "--no-augment", "--batch-size", "32", "--fit-images", "640")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "digits.onnx"
+    network = digits_network()
+    export_onnx(network.module, path, input_shape=network.input_shape)
+    return path
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def found(*arguments: str | Path) -> dict[str, Any]:
+    answer = json.loads(run(*arguments, "--json"))
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_synflow_prunes_at_initialisation_and_what_stays_is_trained(model: Path, tmp_path: Path) -> None:
+    common = ("prune", model, *DATA, "--kept", "0.05", "--criterion", "synflow", "--rounds", "20", "--epochs", "0")
+    bare = found(*common, "--from-scratch", "-o", tmp_path / "bare")
+    tuned = found(*common, "--from-scratch", "--final-epochs", "3", "-o", tmp_path / "tuned")
+    assert tuned["kept"] == bare["kept"]
+    assert sum(bare["kept"].values()) == round(0.05 * 24_816)
+    nonzero = nonzero_weights(load_network(tmp_path / "tuned" / "model.onnx"))
+    assert list(nonzero.values()) == list(tuned["kept"].values())
+    assert tuned["report"]["pruned"]["top1"] > 0.6 > bare["report"]["pruned"]["top1"]
+    as_given = found(*common, "-o", tmp_path / "given")  # other weights, nothing is trained
+    assert as_given["kept"] != bare["kept"]
+
+
+def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> None:
+    common = ("slim", model, *DATA, "--batch-size", "16", "--kept", "0.6", "--final-epochs", "1", "-o", tmp_path)
+    assert "give --from-scratch" in run(*common, code=2)
+    assert "has switched off all channels" in run(*common, "--from-scratch", "--epochs", "1", code=2)
+    slim = found(*common, "--from-scratch", "--epochs", "8")
+    assert sum(slim["kept"].values()) == 120 - int(0.4 * 120)
+    assert slim["strength"] == pytest.approx(0.7 / (40 * 8 * 0.05), rel=0.02)
+    assert slim["report"]["pruned"]["top1"] > 0.8
+    assert slim["exported"]["cost"] == count_onnx(tmp_path / "model.onnx")
+    again = json.loads(run("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
+                           tmp_path / "weights.safetensors", "-o", tmp_path / "again.onnx", "--json"))  # fmt: skip
+    assert again["cost"] == slim["exported"]["cost"]
+
+
+def test_lottery_rewinds_and_trains_its_control(model: Path, tmp_path: Path) -> None:
+    common = ("lottery", model, *DATA, "--from-scratch", "--kept", "0.25", "--rounds", "2", "--epochs", "2")
+    ticket = found(*common, "--rewind-steps", "5", "--control", "-o", tmp_path)
+    assert [entry["kept"] for entry in ticket["rounds"]] == [24_816, 12_408, 6_204]
+    assert sum(ticket["kept"].values()) == 6_204
+    assert set(ticket["report"]) == {"unpruned", "pruned", "control"}
+    assert ticket["search"]["pruned"] == ticket["rounds"][-1]["search"]
+    assert len(list((tmp_path / "rounds").iterdir())) == 3
+    before = (tmp_path / "model.onnx").read_bytes()
+    found(*common, "--rewind-steps", "5", "-o", tmp_path)  # nothing is trained again
+    assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("prune", "--kept", "0.5", "--epochs", "0", "--unit", "channels"), "--epochs 0 belongs to rounds"),
+        (("prune", "--kept", "0.5", "--epochs", "0", "--schedule", "gradual"), "--epochs 0 belongs to rounds"),
+        (("prune", "--kept", "1e-4", "--epochs", "0"), "the maximal critical compression"),
+        (("slim", "--kept", "0"), "kept shares above 0"),
+        (("lottery", "--kept", "0.5", "--schedule", "gradual"), "exponential"),
+        (("lottery", "--kept", "0.5", "--epochs", "1", "--rewind-steps", "1000"), "a step to rewind to below 20"),
+    ],
+)
+def test_what_cannot_be_is_refused(model: Path, tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in run(arguments[0], model, *DATA, *arguments[1:], "-o", tmp_path, code=2)
