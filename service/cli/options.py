@@ -345,7 +345,8 @@ Rounds = Annotated[int, typer.Option(min=1, help="How often some go; 1: all at o
 Scope = Annotated[
     str,
     typer.Option(
-        help="Weights compete with all others (global), or every layer keeps the same share (layer).",
+        help="Weights compete with all others (global), every layer keeps the same share (layer), or so many of every "
+        "M in a row stay (N:M, e.g. 2:4 with --kept 0.5 --rounds 1).",
         rich_help_panel=_SCHEDULE,
     ),
 ]

@@ -18,7 +18,8 @@ from autoprune.training.gradual_pruning import prune_gradually
 from autoprune.training.gradual_schedule import GradualSchedule
 from autoprune.training.iterative_pruning import prune_in_rounds
 from autoprune.training.iterative_settings import IterativeSettings
-from autoprune.training.masks import Masks, Scope
+from autoprune.training.masks import Masks, Scope, full_masks
+from autoprune.training.patterns import Pattern, pattern_masks
 from autoprune.training.rounds import check_shares, exponential, kept_count, linear
 from autoprune.training.scored_rounds import prune_by_scores
 from autoprune.training.weight_scores import ByCriterion
@@ -56,8 +57,9 @@ def _check(params: Mapping[str, object]) -> None:
         AutopruneError: A name that is not known, a share out of range, or options of the other unit.
 
     """
-    for name, known in (("unit", ("weights", "channels")), ("schedule", SCHEDULES), ("scope", SCOPES)):
-        if params[name] not in known:
+    pattern = pattern_of(params)
+    for name, known in (("unit", ("weights", "channels")), ("schedule", SCHEDULES), ("scope", (*SCOPES, "N:M"))):
+        if params[name] not in known and not (name == "scope" and pattern is not None):
             raise UnknownNameError(name, str(params[name]), known)
     check_shares((float(str(params["kept"])),))
     find_criterion(_criterion(params), "weight" if params["unit"] == "weights" else "channel")
@@ -67,6 +69,12 @@ def _check(params: Mapping[str, object]) -> None:
         raise CommandError(
             "--schedule and --scope belong to --unit weights; channels go in even steps, over all layers"
         )
+    if pattern is not None and (float(str(params["kept"])), params["rounds"]) != (pattern.kept / pattern.block, 1):
+        raise CommandError(
+            f"--scope {pattern} keeps {pattern.kept / pattern.block:g} at once: --kept so much, --rounds 1"
+        )
+    if params["schedule"] == "gradual" and pattern is not None:
+        raise CommandError(f"--scope {pattern} goes at once, without --schedule gradual")
     if not params["finetune_epochs"] and (params["unit"] == "channels" or params["schedule"] == "gradual"):
         raise CommandError("--epochs 0 belongs to rounds of --unit weights, which can be scored without training")
 
@@ -86,12 +94,22 @@ def scope_of(params: Mapping[str, object]) -> Scope:
     return "global" if params["scope"] == "global" else "layer"
 
 
+def pattern_of(params: Mapping[str, object]) -> Pattern | None:
+    """Return the pattern that is asked for as a scope, if one is."""
+    text = str(params["scope"])
+    return Pattern.parse(text) if ":" in text and text != "N:M" else None
+
+
 def _weights(task: Task, params: Mapping[str, object]) -> Pruned:
     """Prune single weights, in rounds or gradually; train for the final epochs."""
     score = ByCriterion(_criterion(params), task.data)
-    make = _gradually if params["schedule"] == "gradual" else _in_rounds if task.training.epochs else _untrained
+    make = _in_rounds if task.training.epochs else _untrained
+    if params["schedule"] == "gradual":
+        make = _gradually
+    elif pattern_of(params) is not None:
+        make = _by_pattern
     network, masks = make(task, params, score)
-    module = task.finished(network.module, masks) if task.final_epochs else network.module
+    module = task.trained(network.module, task.final_epochs, masks)
     return Pruned(module, {name: int(mask.sum()) for name, mask in masks.items()}, details=_details(params))
 
 
@@ -116,6 +134,15 @@ def _in_rounds(task: Task, params: Mapping[str, object], score: ByCriterion) -> 
         score=score, teacher=task.teacher, folder=task.folder / "rounds", progress=task.tell, precision=task.precision,
     )  # fmt: skip
     return found.trained, found.masks
+
+
+def _by_pattern(task: Task, params: Mapping[str, object], score: ByCriterion) -> tuple[Network, Masks]:
+    """Prune to N of every M weights at once, with training after it."""
+    pattern, network = pattern_of(params), task.network
+    assert pattern is not None, "asked for"
+    masks = pattern_masks(network, full_masks(network), score(network), pattern)
+    module = task.trained(masked(network, masks).module, task.training.epochs, masks)
+    return Network(module, network.input_shape, network.shapes), masks
 
 
 def _untrained(task: Task, params: Mapping[str, object], score: ByCriterion) -> tuple[Network, Masks]:
@@ -153,5 +180,5 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
         teacher=task.teacher, progress=task.tell, precision=task.precision,
     )  # fmt: skip
     kept = {name: len(indices) for name, indices in found.plan.kept.items()}
-    module = task.finished(found.network.module) if task.final_epochs else found.network.module
+    module = task.trained(found.network.module, task.final_epochs)
     return Pruned(module, kept, replace(found.plan, model_sha256=task.sha256), details=_details(params))

@@ -94,10 +94,10 @@ class Task:
         """Whether the images have no classes."""
         return self.splits.fit.labels is None
 
-    def finished(self, module: fx.GraphModule, masks: Masks | None = None) -> fx.GraphModule:
-        """Return a network trained for the final epochs, its weights that are gone kept at zero."""
+    def trained(self, module: fx.GraphModule, epochs: int, masks: Masks | None = None) -> fx.GraphModule:
+        """Return a network trained once more, its weights that are gone kept at zero."""
         fit, teacher = self.splits.fit, self.teacher
-        settings = replace(self.training, epochs=self.final_epochs, seed=self.training.seed + _LAST)
+        settings = replace(self.training, epochs=epochs, seed=self.training.seed + _LAST)
         return finetune(
             module, fit.inputs, fit.labels, settings, teacher=None if teacher is None else teacher.module,
             after_step=None if masks is None else MaskKeeper(masks), progress=self.tell, precision=self.precision,

@@ -66,7 +66,7 @@ def _slimmed(task: Task, params: Mapping[str, object]) -> Pruned:
     units = [unit for group in slimmed for unit in group.units]
     cut = prune(whole, groups, plan)
     recalibrate(cut, fit.inputs[:RECALIBRATION_IMAGES])
-    module = task.finished(cut) if task.final_epochs else cut
+    module = task.trained(cut, task.final_epochs)
     return Pruned(
         module,
         {name: len(indices) for name, indices in plan.kept.items()},

@@ -12,6 +12,8 @@ from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.weight_masks import nonzero_weights
 from autoprune.service.cli.app import app
+from autoprune.training.masks import full_masks
+from autoprune.training.patterns import Pattern, holds
 from tests.autoprune.training.digits import digits_network
 
 DATA = ("--data", "digits", "--no-augment", "--batch-size", "32", "--fit-images", "640")
@@ -50,6 +52,15 @@ def test_synflow_prunes_at_initialisation_and_what_stays_is_trained(model: Path,
     assert as_given["kept"] != bare["kept"]
 
 
+def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Path) -> None:
+    options = ("--kept", "0.5", "--scope", "2:4", "--rounds", "1", "--epochs", "1", "-o", tmp_path)
+    pruned = found("prune", model, *DATA, *options)
+    network = load_network(tmp_path / "model.onnx")
+    assert pruned["kept"] == {"conv0": 144, "conv1": 1728, "conv2": 3456, "conv3": 6912, "head": 240}
+    assert list(nonzero_weights(network).values()) == list(pruned["kept"].values())
+    assert all(holds(network, full_masks(network), Pattern(2, 4)).values())
+
+
 def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> None:
     common = ("slim", model, *DATA, "--batch-size", "16", "--kept", "0.6", "--final-epochs", "1", "-o", tmp_path)
     assert "give --from-scratch" in run(*common, code=2)
@@ -83,6 +94,9 @@ def test_lottery_rewinds_and_trains_its_control(model: Path, tmp_path: Path) -> 
         (("prune", "--kept", "0.5", "--epochs", "0", "--unit", "channels"), "--epochs 0 belongs to rounds"),
         (("prune", "--kept", "0.5", "--epochs", "0", "--schedule", "gradual"), "--epochs 0 belongs to rounds"),
         (("prune", "--kept", "1e-4", "--epochs", "0"), "the maximal critical compression"),
+        (("prune", "--kept", "0.4", "--scope", "2:4", "--rounds", "1"), "keeps 0.5 at once"),
+        (("prune", "--kept", "0.5", "--scope", "2:4"), "keeps 0.5 at once: --kept so much, --rounds 1"),
+        (("prune", "--kept", "0.5", "--scope", "4:2", "--rounds", "1"), "a pattern N:M keeps at least 1"),
         (("slim", "--kept", "0"), "kept shares above 0"),
         (("lottery", "--kept", "0.5", "--schedule", "gradual"), "exponential"),
         (("lottery", "--kept", "0.5", "--epochs", "1", "--rewind-steps", "1000"), "a step to rewind to below 20"),
