@@ -50,7 +50,7 @@ _NO_SEARCH = {"budget": "macs=100%", "policies": ["uniform"], "criterion": "l1",
 #: Options that are no settings of a job.
 _OWN = {
     "kept", "unit", "criterion", "schedule", "rounds", "scope", "tolerance", "include_residual", "from_scratch",
-    "final_epochs", "strength", "shifts", "rewind_steps", "control", "output", "as_json",
+    "final_epochs", "strength", "shifts", "soft_masks", "rewind_steps", "control", "output", "as_json",
 }  # fmt: skip
 
 

@@ -99,6 +99,17 @@ def prune(
         Annotated[bool, typer.Option(help="Penalise the shifts of batch norms too.", rich_help_panel=_PANEL)],
         True,
     ),
+    soft_masks=(
+        Annotated[
+            bool,
+            typer.Option(
+                "--soft-masks",
+                help="Penalise factors of their own on channels, instead of the scales of batch norms: any network.",
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        False,
+    ),
     final_epochs=(opt.FinalEpochs, 5),
 )
 def slim(ctx: typer.Context, **_: object) -> None:

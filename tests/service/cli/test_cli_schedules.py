@@ -1,6 +1,7 @@
 """The commands that prune while they train, from scratch: pruning at initialisation, slimming, lottery tickets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from autoprune.certificate import count_onnx
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.weight_masks import nonzero_weights
+from autoprune.recovery.finetune import finetune
 from autoprune.service.cli.app import app
 from autoprune.training.masks import full_masks
 from autoprune.training.patterns import Pattern, holds
-from tests.autoprune.training.digits import digits_network
+from tests.autoprune.training.digits import CPU, FROM_SCRATCH, digits_network, digits_splits
 
 DATA = ("--data", "digits", "--no-augment", "--batch-size", "32", "--fit-images", "640")
 
@@ -63,7 +65,7 @@ def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Pa
 
 def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> None:
     common = ("slim", model, *DATA, "--batch-size", "16", "--kept", "0.6", "--final-epochs", "1", "-o", tmp_path)
-    assert "give --from-scratch" in run(*common, code=2)
+    assert "give --soft-masks, --from-scratch" in run(*common, code=2)
     assert "has switched off all channels" in run(*common, "--from-scratch", "--epochs", "1", code=2)
     slim = found(*common, "--from-scratch", "--epochs", "8")
     assert sum(slim["kept"].values()) == 120 - int(0.4 * 120)
@@ -73,6 +75,18 @@ def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> No
     again = json.loads(run("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
                            tmp_path / "weights.safetensors", "-o", tmp_path / "again.onnx", "--json"))  # fmt: skip
     assert again["cost"] == slim["exported"]["cost"]
+
+
+def test_slim_with_soft_masks_takes_a_trained_file_as_it_is(tmp_path: Path) -> None:
+    fit, network = digits_splits().fit, digits_network()
+    training = replace(FROM_SCRATCH, epochs=3)
+    trained = finetune(network.module, fit.inputs[:640], fit.labels[:640], training, device=CPU).module  # type: ignore[index]
+    export_onnx(trained, tmp_path / "trained.onnx", input_shape=network.input_shape)
+    options = ("--kept", "0.7", "--epochs", "6", "--learning-rate", "0.05", "--strength", "0.04", "--final-epochs", "0")
+    slim = found("slim", tmp_path / "trained.onnx", *DATA, *options, "--soft-masks", "-o", tmp_path)
+    assert sum(slim["kept"].values()) == 120 - int(0.3 * 120)
+    assert slim["report"]["unpruned"]["top1"] > 0.9
+    assert slim["report"]["pruned"]["top1"] > 0.7
 
 
 def test_lottery_rewinds_and_trains_its_control(model: Path, tmp_path: Path) -> None:
