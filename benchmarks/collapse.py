@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trained-seeds", type=int, default=3, help="of the second table, 0 for none")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--images", type=int, default=2000, help="to train on")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-collapse"))
@@ -80,10 +81,13 @@ def main() -> None:
         arguments.seeds,
         lambda seed: _limits(seed, CriterionData(images, labels, seed)),
     )
-    task = cifar_task(arguments.shared, arguments.epochs, arguments.images, WIDTHS)
-    accuracies = remembered(arguments.output / "accuracies.json", arguments.seeds, lambda seed: _accuracies(task, seed))
+    text = _collapses(limits)
+    if arguments.trained_seeds:
+        task = cifar_task(arguments.shared, arguments.epochs, arguments.images, WIDTHS)
+        file = arguments.output / "accuracies.json"
+        text += _trainings(task, remembered(file, arguments.trained_seeds, lambda seed: _accuracies(task, seed)))
     path = Path(__file__).parent / "results" / "collapse-vgg11_cifar10.md"
-    path.write_text(_page(limits, task, accuracies), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     print(path.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
 
 
@@ -169,10 +173,8 @@ def _trained(task: Task, network: Network, masks: Masks, seed: int) -> float:
     return task.accuracy(finetune(start, *task.train, settings, after_step=MaskKeeper(masks)).module)
 
 
-def _page(
-    limits: Mapping[str, Sequence[Sequence[float]]], task: Task, accuracies: Mapping[str, list[list[float]]]
-) -> str:
-    """Return the tables as Markdown."""
+def _collapses(limits: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """Return the first table as Markdown."""
     network = build("vgg11_bn")
     layers, most = list(weights_of(network)), maximal_critical_compression(network)
     total, seeds = round(most * len(layers)), len(limits[SYNFLOW])
@@ -182,7 +184,6 @@ def _page(
         rows.append((name, *_row([total / fewest for fewest, _ in limits[name]], most), ", ".join(first)))
     reached = [each[0] for each in limits[SYNFLOW]]
     rows.append((SYNFLOW, *_row([total / kept if kept else 1.0 for kept in reached], most), "none"))
-    small = task.network(0)
     return (
         "# Layer collapse: vgg11_cifar10\n\n"
         + table(
@@ -197,7 +198,14 @@ def _page(
             "where one weight is left in each layer and a path through them; masks are checked after every round, so "
             "at each of 100 compressions in between. Batch norms in eval mode, as in the paper: the identity here."
         )
-        + "\n"
+    )
+
+
+def _trainings(task: Task, accuracies: Mapping[str, list[list[float]]]) -> str:
+    """Return the second table as Markdown."""
+    most = maximal_critical_compression(task.network(0))
+    return (
+        "\n"
         + table(
             ("top-1 after training", *(f"1/{c}" for c in TRAINED)),
             [(name, *_cells(accuracies[name])) for name in (*AT_ONCE, SYNFLOW)],
@@ -205,7 +213,7 @@ def _page(
         + note(
             f"{task.text} {len(accuracies['whole'])} seeds, means with 95% intervals (Student t); the whole network: "
             f"{shown([each[0] for each in accuracies['whole']])}. 1/c of its weights are kept from the start on; its "
-            f"maximal critical compression is {maximal_critical_compression(small):,.0f}. A dash: a layer collapsed "
+            f"maximal critical compression is {most:,.0f}. A dash: a layer collapsed "
             "with every seed, or with as many as are said."
         )
     )
