@@ -84,10 +84,15 @@ def empirical_fisher(network: Network, data: CriterionData) -> dict[str, Tensor]
     return mean_over(_each(batch_gradients(network, data, size=1), lambda _, gradient: gradient.square()))
 
 
+def sensitivities(network: Network, data: CriterionData) -> dict[str, Tensor]:
+    """Return ``g w``: the derivative of the mean loss by a factor on each weight, all of them 1; signed."""
+    weights = weights_of(network)
+    return {name: gradient * weights[name] for name, gradient in mean_gradients(network, data).items()}
+
+
 def snip(network: Network, data: CriterionData) -> dict[str, Tensor]:
     """Return ``|g w|`` as a share of its sum over all weights (Lee et al. 2019, 1810.02340)."""
-    weights = weights_of(network)
-    products = {name: (gradient * weights[name]).abs() for name, gradient in mean_gradients(network, data).items()}
+    products = {name: product.abs() for name, product in sensitivities(network, data).items()}
     total = sum(float(values.sum()) for values in products.values())
     return {name: values / max(total, _TINY) for name, values in products.items()}
 

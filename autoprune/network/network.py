@@ -194,10 +194,10 @@ def own_copy(layer: nn.Module) -> nn.Module:
 
 
 def _rewired(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.GraphModule:
-    """Copy the tree of containers of `module`, sharing leaves except those in `layers`; the class is shared too."""
+    """Copy the tree of containers of `module`, sharing leaves, and with `layers` put in; the class is shared too."""
 
     def clone_of(node: nn.Module, prefix: str) -> nn.Module:
-        if not node._modules:
+        if prefix in layers or not node._modules:
             return layers.get(prefix, node)
         clone = shallow_copy(node)
         clone._modules = {

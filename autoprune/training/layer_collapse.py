@@ -18,6 +18,7 @@ from autoprune.network.layers import (
 )
 from autoprune.network.network import Network, own_copy
 from autoprune.training.masks import Masks
+from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import weights_of
 
 
@@ -59,9 +60,10 @@ def check_collapse(network: Network, masks: Masks) -> None:
         return
     names = ", ".join(map(repr, found.empty or found.cut))
     what = "would be left without a weight" if found.empty else "would let nothing of the image through"
+    kept, total = sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
     raise PlanError(
-        f"layer collapse: {names} {what}; keep more weights, take more rounds, or let every layer keep the same "
-        "share (scope 'layer')"
+        f"layer collapse: {names} {what} at {kept:,} of {total:,} weights; keep more of them, take more rounds, let "
+        "every layer keep the same share (scope 'layer'), or score by 'synflow' in 100 rounds"
     )
 
 
@@ -74,6 +76,23 @@ def maximal_critical_compression(network: Network) -> float:
     if not weights:
         raise PlanError("a network without convolutions and linear layers has no weights to prune")
     return sum(weight.numel() for weight in weights.values()) / len(weights)
+
+
+def check_compression(network: Network, share: float) -> None:
+    """Make sure that a share of the weights is at least one for each layer.
+
+    Raises:
+        PlanError: It is not: some layer would collapse, whatever is kept.
+
+    """
+    most = maximal_critical_compression(network)
+    layers = len(weights_of(network))
+    kept = kept_count(round(most * layers), share)
+    if kept < layers:
+        raise PlanError(
+            f"layer collapse: keeping {share:g} of the weights leaves {kept} for {layers} layers; without collapse no "
+            f"more than every {most:,.0f}th can stay (the maximal critical compression), a share of {1 / most:.3g}"
+        )
 
 
 class _Reach(fx.Interpreter):

@@ -46,7 +46,7 @@ def smaller_masks(
         NumericalError: A score is NaN.
 
     """
-    _check(masks, scores)
+    check_scores(masks, scores)
     if scope == "layer":
         return {name: _smaller(mask, scores[name], share) for name, mask in masks.items()}
     flat = _smaller(
@@ -56,6 +56,26 @@ def smaller_masks(
     )
     parts = torch.split(flat, [mask.numel() for mask in masks.values()])
     return {name: part.view(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
+
+
+def deviation_masks(network: Network, quality: float) -> dict[str, Tensor]:
+    """Return masks that keep what is larger than `quality` standard deviations of its layer's weights.
+
+    The threshold of each layer in Han et al. 2015 (1506.02626), section 3; weights that are zero already play no part.
+
+    Raises:
+        PlanError: A negative quality, or one above which a layer has no weight.
+
+    """
+    if quality < 0:
+        raise PlanError(f"expected a number of standard deviations of at least 0, found {quality}")
+    found = {}
+    for name, weight in weights_of(network).items():
+        left = weight[weight != 0].double()
+        found[name] = (weight.abs() > quality * float(left.std(correction=0) if len(left) else 0.0)).cpu()
+        if not found[name].any():
+            raise PlanError(f"layer {name!r} has no weight above {quality:g} standard deviations; use a lower quality")
+    return found
 
 
 class MaskKeeper:
@@ -86,14 +106,23 @@ class MaskKeeper:
 
 def _smaller(mask: Tensor, scores: Tensor, share: float) -> Tensor:
     """Keep a share of the weights of one mask."""
-    kept = min(kept_count(mask.numel(), share), int(mask.sum()))
+    left = mask.flatten().nonzero().flatten()
+    kept = min(kept_count(mask.numel(), share), len(left))
     if kept == 0:
         return mask
-    return best_mask(scores.detach().cpu().masked_fill(~mask, -torch.inf), kept)
+    smaller = torch.zeros(mask.numel(), dtype=torch.bool)
+    smaller[left] = best_mask(scores.detach().cpu().flatten()[left], kept)
+    return smaller.view(mask.shape)
 
 
-def _check(masks: Masks, values: Mapping[str, Tensor]) -> None:
-    """Make sure that there is a value, not NaN, for every weight of the masks."""
+def check_scores(masks: Masks, values: Mapping[str, Tensor]) -> None:
+    """Make sure that there is a value, not NaN, for every weight of the masks.
+
+    Raises:
+        PlanError: Values of other layers or shapes.
+        NumericalError: One is NaN.
+
+    """
     for name, mask in masks.items():
         found = values.get(name)
         if found is None or found.shape != mask.shape:

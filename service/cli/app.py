@@ -12,6 +12,7 @@ from autoprune.service.cli import options as opt
 from autoprune.service.cli.device import device_app
 from autoprune.service.cli.keys import keys_app
 from autoprune.service.cli.remote import remote_app
+from autoprune.service.cli.schedules import schedules_app
 from autoprune.service.settings import DEFAULT_PORT
 
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(device_app, name="device")
 app.add_typer(keys_app, name="keys")
 app.add_typer(remote_app)
+app.add_typer(schedules_app)
 
 
 def main() -> None:
@@ -251,56 +253,6 @@ def finetune(
     from autoprune.service.cli.finetune import run_finetune
 
     run_finetune(ctx.params)
-
-
-@app.command()
-def prune(
-    ctx: typer.Context,
-    model: opt.Model,
-    dataset: opt.Data,
-    output: opt.OutputFolder,
-    kept: opt.Kept,
-    unit: opt.Unit = "weights",
-    criterion: opt.PruneCriterion = None,
-    schedule: opt.Schedule = "exponential",
-    rounds: opt.Rounds = 5,
-    scope: opt.Scope = "global",
-    tolerance: opt.Tolerance = None,
-    include_residual: opt.IncludeResidual = False,
-    weights: opt.Weights = None,
-    architecture: opt.Architecture = None,
-    num_classes: opt.NumClasses = None,
-    input_shape: opt.InputShape = None,
-    report_dataset: opt.ReportData = None,
-    fit_images: opt.FitImages = None,
-    search_images: opt.SearchImages = None,
-    report_images: opt.ReportImages = None,
-    normalization: opt.Normalization = None,
-    seed: opt.Seed = 0,
-    finetune_epochs: opt.RoundEpochs = 1,
-    optimizer: opt.Optimizer = "relative-adamw",
-    learning_rate: opt.LearningRate = 0.003,
-    weight_decay: opt.WeightDecay = 5e-4,
-    momentum: opt.Momentum = 0.9,
-    batch_size: opt.BatchSize = 64,
-    label_smoothing: opt.LabelSmoothing = 0.0,
-    distillation: opt.Distillation = 1.0,
-    temperature: opt.Temperature = 4.0,
-    hints: opt.Hints = 10.0,
-    freeze_batchnorm: opt.FreezeBatchnorm = True,
-    augment: opt.Augment = True,
-    flip: opt.Flip = True,
-    opset: opt.Opset = 18,
-    threads: opt.Threads = 1,
-    as_json: opt.Json = False,
-) -> None:
-    """Prune weights or channels by a criterion on a schedule, with training in between; nothing is searched.
-
-    Weights in rounds go on where Ctrl-C stopped them when the same command is given again.
-    """
-    from autoprune.service.cli.prune import run_prune
-
-    run_prune(ctx.params)
 
 
 @app.command()

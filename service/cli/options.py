@@ -365,7 +365,8 @@ Rounds = Annotated[int, typer.Option(min=1, help="How often some go; 1: all at o
 Scope = Annotated[
     str,
     typer.Option(
-        help="Weights compete with all others (global), or every layer keeps the same share (layer).",
+        help="Weights compete with all others (global), every layer keeps the same share (layer), or so many of every "
+        "M in a row stay (N:M, e.g. 2:4 with --kept 0.5 --rounds 1).",
         rich_help_panel=_SCHEDULE,
     ),
 ]
@@ -377,7 +378,24 @@ Tolerance = Annotated[
     ),
 ]
 RoundEpochs = Annotated[
-    int, typer.Option("--epochs", min=1, help="Passes over the fit images per round.", rich_help_panel=_TUNING)
+    int,
+    typer.Option(
+        "--epochs",
+        min=0,
+        help="Passes over the fit images per round; 0, for weights in rounds: scores alone decide.",
+        rich_help_panel=_TUNING,
+    ),
+]
+FinalEpochs = Annotated[
+    int, typer.Option(min=0, help="Passes over the fit images after the last round.", rich_help_panel=_TUNING)
+]
+FromScratch = Annotated[
+    bool,
+    typer.Option(
+        "--from-scratch",
+        help="Draw the weights anew, and train so: SGD at 0.1, no teacher, batch norms learn (or as options say).",
+        rich_help_panel=_TUNING,
+    ),
 ]
 
 Plan = Annotated[

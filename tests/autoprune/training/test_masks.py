@@ -10,7 +10,7 @@ from autoprune.errors import NumericalError, PlanError
 from autoprune.network.masked import masked
 from autoprune.network.network import Network
 from autoprune.recovery.finetune import FinetuneSettings, finetune
-from autoprune.training.masks import MaskKeeper, Scope, full_masks, kept_weights, smaller_masks
+from autoprune.training.masks import MaskKeeper, Scope, deviation_masks, full_masks, kept_weights, smaller_masks
 from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import magnitude, weights_of
 from tests.search.small_problems import small_network
@@ -86,3 +86,17 @@ def test_scores_that_are_nan_are_refused() -> None:
     scores = magnitude(NETWORK) | {"head": torch.full((5, 32), torch.nan)}
     with pytest.raises(NumericalError, match="layer 'head'"):
         smaller_masks(full_masks(NETWORK), scores, 0.5)
+
+
+def test_thresholds_are_standard_deviations_of_each_layer() -> None:
+    network = masked(NETWORK, smaller_masks(full_masks(NETWORK), magnitude(NETWORK), 0.8))
+    masks = deviation_masks(network, 0.7)
+    for name, weight in weights_of(network).items():
+        values = weight[weight != 0].double().numpy()
+        assert int(masks[name].sum()) == int((abs(values) > 0.7 * values.std()).sum())
+        assert bool(weight[masks[name]].abs().min() > weight[~masks[name]].abs().max())
+    assert kept_weights(deviation_masks(network, 0)) == kept_weights(full_masks(network))
+    with pytest.raises(PlanError, match="has no weight above 9 standard deviations"):
+        deviation_masks(network, 9)
+    with pytest.raises(PlanError, match="at least 0, found -1"):
+        deviation_masks(network, -1)

@@ -17,7 +17,7 @@ from autoprune.pruning.surgery import prune
 from autoprune.pruning.verify import verify
 from autoprune.recovery.finetune import Penalty, finetune
 from autoprune.training.penalties import GammaL1, GammaSmoothL1, WeightL1
-from autoprune.training.slimming import gamma_scores, slim_plan
+from autoprune.training.slimming import PULL, gamma_scores, slim_plan, usual_strength
 from tests.autoprune.training.digits import CPU, FROM_SCRATCH, accuracy, digits_network, digits_splits
 
 STRENGTH = 0.045
@@ -56,6 +56,27 @@ def test_slimmed_networks_lose_less_than_half_of_what_plain_ones_lose(kind: str,
     assert accuracy(slim.module) > 0.95
     assert small_gammas(slim, groups) >= max(0.4, 5 * small_gammas(plain, groups))
     assert lost(slim, groups, 0.5) < 0.5 * lost(plain, groups, 0.5)
+
+
+def test_without_shifts_the_cut_channels_leave_nothing_behind() -> None:
+    """A channel with a gamma of 0 puts out a constant: what it does to the network is gone once it is 0 as well."""
+    groups, fit = find_groups(digits_network()), digits_splits().fit
+    settings = replace(FROM_SCRATCH, epochs=12)
+    penalty = GammaL1(usual_strength(settings, len(fit)), shifts=True)
+    network = digits_network()
+    module = finetune(network.module, fit.inputs, fit.labels, settings, penalty=penalty, device=CPU).module
+    slim = Network(module, network.input_shape, network.shapes)
+    assert accuracy(module) > 0.95
+    assert small_gammas(slim, groups) > 0.3
+    assert lost(slim, groups, 0.3) < 0.02
+
+
+def test_the_usual_strength_moves_scales_as_far_whatever_the_training() -> None:
+    for epochs, rate, momentum in ((2, 0.1, 0.9), (20, 0.05, 0.0)):
+        settings = replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate, momentum=momentum)
+        strength = usual_strength(settings, 320)
+        mean_rate = rate / 2 * (1 + 1 / (10 * epochs))  # half a cosine, its first step at the full rate
+        assert strength * mean_rate * 10 * epochs / (1 - momentum) == pytest.approx(PULL)
 
 
 def test_the_threshold_is_one_for_all_layers_and_every_group_keeps_a_channel() -> None:
@@ -110,5 +131,11 @@ def test_penalties_are_what_their_names_say() -> None:
     weights: list[Tensor] = [layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     total = torch.stack([weight.abs().sum() for weight in weights]).sum()
     torch.testing.assert_close(GammaL1(0.3)(module), 0.3 * values.abs().sum())
+    for gamma, layer in zip(
+        gammas, (each for each in module.modules() if isinstance(each, nn.BatchNorm2d)), strict=True
+    ):
+        with torch.no_grad():
+            layer.bias.copy_(2 * gamma)
+    torch.testing.assert_close(GammaL1(0.3, shifts=True)(module), 3 * 0.3 * values.abs().sum())
     torch.testing.assert_close(GammaSmoothL1(0.3)(module), 0.3 * smooth.sum())
     torch.testing.assert_close(WeightL1(0.3)(module), 0.3 * total)

@@ -1,0 +1,212 @@
+"""What commands that prune while they train have in common: what they are given, and what they write."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+import typer
+from torch import fx
+
+from autoprune.criteria.data import CriterionData, criterion_data
+from autoprune.datasets.splits import Split, Splits
+from autoprune.errors import Cancelled
+from autoprune.evaluation.precision import choose_precision
+from autoprune.formats.weights import save_weights
+from autoprune.network.batchnorm import measure_batchnorm
+from autoprune.network.initial_weights import reinitialised
+from autoprune.network.memory import keep_freed_memory
+from autoprune.network.network import Network
+from autoprune.pruning.plan import Plan
+from autoprune.recovery.finetune import finetune
+from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
+from autoprune.service.cli.export import Exported, export_checked, show_exported
+from autoprune.service.cli.finetune import make_folder, show_scores
+from autoprune.service.cli.inspect import load_model
+from autoprune.service.cli.options import spec_values
+from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_splits
+from autoprune.service.pipeline.job import PARITY_IMAGES
+from autoprune.service.pipeline.outcome import view
+from autoprune.service.pipeline.recovery import Scorer
+from autoprune.service.progress_bars import ProgressBars
+from autoprune.service.results.job_result import ScoresView
+from autoprune.service.specs.job_spec import Progress, read_spec
+from autoprune.training.masks import MaskKeeper, Masks
+
+#: How a network is trained that is not trained yet: no teacher, and batch norms learn.
+SCRATCH: Mapping[str, object] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "distillation": 0.0,
+    "hints": 0.0,
+    "freeze_batchnorm": False,
+}
+
+#: Settings of a job that are needed and not looked at where nothing is searched.
+_NO_SEARCH = {"budget": "macs=100%", "policies": ["uniform"], "criterion": "l1", "reconstruction": False}
+
+#: Options that are no settings of a job.
+_OWN = {
+    "kept", "unit", "criterion", "schedule", "rounds", "scope", "tolerance", "include_residual", "from_scratch",
+    "final_epochs", "strength", "shifts", "soft_masks", "rewind_steps", "control", "output", "as_json",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked for.
+
+    Attributes:
+        network: As it was given, restored batch norms measured; or, from scratch, with other weights.
+        sha256: Fingerprint of the network as it was given.
+        splits: Images.
+        training: Of each round.
+        data: Images for criteria.
+        kept: Share of the weights or channels that stays.
+        final_epochs: Of the training after the last of them went.
+        folder: For results.
+        precision: Of training.
+        tell: Shows progress, and stops where the user wants to.
+
+    """
+
+    network: Network
+    sha256: str
+    splits: Splits
+    training: FinetuneSettings
+    data: CriterionData
+    kept: float
+    final_epochs: int
+    folder: Path
+    precision: str
+    tell: Callable[[int, int, str], None]
+
+    @property
+    def teacher(self) -> Network | None:
+        """The network as it was given, where training learns from it."""
+        settings = self.training
+        return self.network if settings.distillation > 0 or settings.hints > 0 or self.unlabelled else None
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images have no classes."""
+        return self.splits.fit.labels is None
+
+    def trained(self, module: fx.GraphModule, epochs: int, masks: Masks | None = None) -> fx.GraphModule:
+        """Return a network trained once more, its weights that are gone kept at zero."""
+        fit, teacher = self.splits.fit, self.teacher
+        settings = replace(self.training, epochs=epochs, seed=self.training.seed + _LAST)
+        return finetune(
+            module, fit.inputs, fit.labels, settings, teacher=None if teacher is None else teacher.module,
+            after_step=None if masks is None else MaskKeeper(masks), progress=self.tell, precision=self.precision,
+        ).module  # fmt: skip
+
+
+#: Far from the seeds of all rounds.
+_LAST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What is left.
+
+    Attributes:
+        module: The network.
+        kept: What of it stays, by layer or group.
+        plan: Of the channels that stay; None where weights went.
+        whole: The network that it is compared with; None for the one given.
+        others: More to compare with, by name.
+        details: What else the command found, JSON-ready.
+
+    """
+
+    module: fx.GraphModule
+    kept: Mapping[str, int]
+    plan: Plan | None = None
+    whole: fx.GraphModule | None = None
+    others: Mapping[str, fx.GraphModule] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pruned]) -> None:
+    """Load what a command names, have it pruned, export and score what is left, and show it.
+
+    Args:
+        params: Of the command.
+        unit: What is counted, ``"weights"`` or ``"channels"``.
+        work: The command's own part.
+
+    Raises:
+        AutopruneError: Bad input, training that diverges, a layer that would collapse, or an interruption.
+
+    """
+    values = spec_values({name: value for name, value in params.items() if name not in _OWN})
+    network = load_model(values)
+    spec = read_spec({**values, **_NO_SEARCH})
+    folder = Path(str(params["output"]))
+    make_folder(folder)
+    torch.set_num_threads(spec.threads)
+    keep_freed_memory()
+    console = stderr()
+    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
+
+        def tell(done: int, total: int, text: str) -> None:
+            if should_stop():
+                raise Cancelled("stopped; rounds of weights that are done are kept")
+            bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
+
+        _, _, splits = load_splits(spec, network, bars)
+        fresh = bool(params["from_scratch"])
+        measured = None if fresh else measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+        task = Task(
+            network=measured or reinitialised(network, spec.seed),
+            sha256=network.fingerprint(),
+            splits=splits,
+            training=FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump()),
+            data=criterion_data(splits.fit, seed=spec.seed),
+            kept=float(str(params["kept"])),
+            final_epochs=int(str(params["final_epochs"])),
+            folder=folder,
+            precision=choose_precision("auto"),
+            tell=tell,
+        )
+        pruned = work(task)
+    images = splits.search.inputs[:PARITY_IMAGES]
+    exported = export_checked(pruned.module, network, folder / "model.onnx", images, opset=spec.opset)
+    save_weights(pruned.module, folder / "weights.safetensors")
+    if pruned.plan is not None:
+        pruned.plan.save(folder / "plan.json")
+    scores = {split.name: _scores(task, pruned, split) for split in (splits.search, splits.report)}
+    text = json.dumps(_to_dict(unit, pruned, scores, exported), indent=1)
+    (folder / "prune.json").write_text(text, encoding="utf-8")
+    if params["as_json"]:
+        typer.echo(text)
+        return
+    show_scores(stdout(), scores["search"], scores["report"])
+    stdout().print(f"{sum(pruned.kept.values()):,} {unit} kept")
+    show_exported(stdout(), exported)
+
+
+def _scores(task: Task, pruned: Pruned, split: Split) -> dict[str, ScoresView]:
+    """Score the unpruned and the pruned network on a split, and what else there is to compare with."""
+    whole = pruned.whole or task.network.module
+    score = Scorer(split, whole)
+    return {
+        name: view(score(each)) for name, each in {"unpruned": whole, "pruned": pruned.module, **pruned.others}.items()
+    }
+
+
+def _to_dict(
+    unit: str, pruned: Pruned, scores: Mapping[str, dict[str, ScoresView]], exported: Exported
+) -> dict[str, object]:
+    """Return JSON-ready data."""
+    return {
+        "format": "autoprune-prune/1",
+        "unit": unit,
+        **pruned.details,
+        "kept": pruned.kept,
+        **{split: {name: each.model_dump() for name, each in views.items()} for split, views in scores.items()},
+        "exported": asdict(exported),
+    }
