@@ -9,6 +9,7 @@ STAGES = {
     "pruningnet": "train PruningNet",
     "audit": "audit PruningNet",
     "search": "search",
+    "study": "study",
     "finetune": "fine-tune",
     "export": "export",
     "measure": "measure latency",
