@@ -37,7 +37,7 @@ RISE = 1.0
 #: Channels of the two convolutions and of the hidden layer.
 WIDTHS = (16, 32, 64)
 
-ORACLES = {"oracle, |change|": True, "oracle, change": False}
+ORACLES = {"oracle, absolute change": True, "oracle, signed change": False}
 
 
 class LeNet(nn.Module):
