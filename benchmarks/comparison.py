@@ -2,18 +2,21 @@
 
     python benchmarks/comparison.py ../shared
     python benchmarks/comparison.py ../shared --policy exact --policy netadapt --policy amc --seeds 5 --evaluations 200
+    python benchmarks/comparison.py ../shared --url http://127.0.0.1:8765   # the same by a running service, over REST
 
 Fit and search images come from the training zip, report images are the whole test zip, scored once at the end. Needs
 the CIFAR-10 zips and the reference networks. A comparison that was stopped goes on with the same command.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from _log import log_progress
 
-from autoprune.service.comparisons.comparison_result import ComparisonResult, PolicyView
+from autoprune.service.client.client import Client
+from autoprune.service.comparisons.comparison_result import FILE, ComparisonResult, PolicyView
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.words import ends_text, interval_text
@@ -36,33 +39,46 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="of fine-tuning")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--url", help="address of a service that runs it; this process does by default")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-comparison"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the table")
     arguments = parser.parse_args()
     name = Path(arguments.model).stem
-    spec = read_as(
-        ComparisonSpec,
-        {
-            "model": str(arguments.shared / "models" / arguments.model),
-            "dataset": str(arguments.shared / "data" / "cifar10_jpeg_train.zip"),
-            "report_dataset": str(arguments.shared / "data" / "cifar10_jpeg_test.zip"),
-            "budget": arguments.budget,
-            "policies": arguments.policy or ["uniform", "random", "sensitivity", "exact", "netadapt", "amc"],
-            "seeds": arguments.seeds,
-            "evaluations": arguments.evaluations,
-            "search_images": arguments.search_images,
-            "fit_images": arguments.fit_images,
-            "report_images": arguments.report_images,
-            "finetune_epochs": arguments.epochs,
-            "workers": arguments.workers,
-            "threads": arguments.threads,
-        },
-    )
-    result = run_comparison(spec, arguments.output / name, progress=log_progress)
+    settings = {
+        "model": str(arguments.shared / "models" / arguments.model),
+        "dataset": str(arguments.shared / "data" / "cifar10_jpeg_train.zip"),
+        "report_dataset": str(arguments.shared / "data" / "cifar10_jpeg_test.zip"),
+        "budget": arguments.budget,
+        "policies": arguments.policy or ["uniform", "random", "sensitivity", "exact", "netadapt", "amc"],
+        "seeds": arguments.seeds,
+        "evaluations": arguments.evaluations,
+        "search_images": arguments.search_images,
+        "fit_images": arguments.fit_images,
+        "report_images": arguments.report_images,
+        "finetune_epochs": arguments.epochs,
+        "workers": arguments.workers,
+        "threads": arguments.threads,
+    }
+    spec = read_as(ComparisonSpec, settings)
+    folder = arguments.output / name
+    if arguments.url is None:
+        result = run_comparison(spec, folder, progress=log_progress)
+    else:
+        result = _over_rest(arguments.url, settings, folder)
     table = arguments.results / f"comparison-{name}.md"
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(_page(spec, result), encoding="utf-8")
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
+
+
+def _over_rest(url: str, settings: Mapping[str, Any], folder: Path) -> ComparisonResult:
+    """Let a service run the comparison, and fetch what it leaves."""
+    with Client(url) as client:
+        comparison = client.compare(**settings)
+        print(comparison.id)  # noqa: T201 - to watch it by
+        comparison.wait()
+        comparison.download(folder)
+    return ComparisonResult.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
 
 
 def _page(spec: ComparisonSpec, result: ComparisonResult) -> str:

@@ -58,6 +58,18 @@ def ranking(group: ChannelGroup, scores: Scores) -> tuple[int, ...]:
     return tuple(np.argsort(-own, kind="stable").tolist())
 
 
+def comparable(criterion: str, scores: Scores) -> Scores:
+    """Return scores of one group as they compare with those of others, ``(n_units,)``.
+
+    Divided by their root mean square over the group, unless the criterion's are of one scale as they are.
+
+    Raises:
+        UnknownNameError: No such criterion for channels.
+
+    """
+    return scores if find_criterion(criterion, "channel").one_scale else scores / np.sqrt(np.mean(scores**2))
+
+
 def _check(criterion: str, group: ChannelGroup, scores: Scores) -> None:
     """Refuse scores of one group that say nothing."""
     if not np.isfinite(scores).all():

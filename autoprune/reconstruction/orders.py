@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.criteria.catalog import OBS, find_criterion
-from autoprune.criteria.channels import ranking, score_units
+from autoprune.criteria.catalog import OBS
+from autoprune.criteria.channels import comparable, ranking, score_units
 from autoprune.criteria.data import NO_DATA, CriterionData
 from autoprune.criteria.data_free import l2_norms
 from autoprune.criteria.members import Scores
@@ -59,9 +59,8 @@ def ranked_groups(
     errors: list[Scores | None] = [None] * len(chosen)
     if statistics is not None:
         errors = [each.errors for each in measured_orders(network, groups, chosen, statistics, ranked)]
-    one_scale = find_criterion(criterion, "channel").one_scale
     return tuple(
-        RankedGroup(order, _scaled(scores[list(group.units)][list(order)], one_scale), own)
+        RankedGroup(order, comparable(criterion, scores[list(group.units)][list(order)]), own)
         for group, order, own in zip(chosen, ranked, errors, strict=True)
     )
 
@@ -103,11 +102,6 @@ def _marginal(errors: Scores) -> Scores:
     ``(n_units + 1,)`` in, ``(n_units,)`` out.
     """
     return np.asarray(np.maximum.accumulate((errors[:-1] - errors[1:])[::-1])[::-1])
-
-
-def _scaled(scores: Scores, one_scale: bool) -> Scores:
-    """Return scores of one group as they compare with those of others, ``(n_units,)``."""
-    return scores if one_scale else scores / np.sqrt(np.mean(scores**2))
 
 
 def _shares_gone(order: tuple[int, ...], squares: Scores) -> Scores:

@@ -11,7 +11,7 @@ import typer
 from torch import fx
 
 from autoprune.criteria.catalog import find_criterion
-from autoprune.criteria.channels import score_units
+from autoprune.criteria.channels import comparable, score_units
 from autoprune.criteria.data import CriterionData, criterion_data
 from autoprune.criteria.members import Scores
 from autoprune.datasets.splits import Split, Splits
@@ -228,7 +228,11 @@ def _channels(task: _Task) -> _Pruned:
     )
 
     def score(network: Network, groups: ChannelGroups) -> Scores:
-        return score_units(network, groups, task.criterion, task.data)
+        scores = score_units(network, groups, task.criterion, task.data)
+        for group in groups.prunable(include_residual=task.include_residual):
+            units = list(group.units)
+            scores[units] = comparable(task.criterion, scores[units])
+        return scores
 
     found = remove_while_training(
         task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), settings, score=score,

@@ -119,21 +119,31 @@ def in_process(
         process.stdout.close()
 
 
-def tiny_onnx(*, image: tuple[int, int, int] = (1, 8, 8), classes: int = 10, width: int = 8, seed: int = 0) -> bytes:
-    """Return two convolutions and a classifier with random weights."""
+def tiny_onnx(
+    *,
+    image: tuple[int, int, int] = (1, 8, 8),
+    classes: int = 10,
+    width: int = 8,
+    convolutions: int = 2,
+    seed: int = 0,
+) -> bytes:
+    """Return some convolutions and a classifier with random weights."""
     rng = np.random.default_rng(seed)
-    shapes = {"w1": (width, image[0], 3, 3), "w2": (width, width, 3, 3), "w3": (classes, width), "b3": (classes,)}
+    shapes: dict[str, tuple[int, ...]] = {"w1": (width, image[0], 3, 3)}
+    shapes |= {f"w{number}": (width, width, 3, 3) for number in range(2, convolutions + 1)}
+    shapes |= {"w_head": (classes, width), "b_head": (classes,)}
     weights = [
         numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name) for name, shape in shapes.items()
     ]
-    nodes = [
-        helper.make_node("Conv", ["image", "w1"], ["a"], name="conv1", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"], name="relu1"),
-        helper.make_node("Conv", ["b", "w2"], ["c"], name="conv2", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["d"], name="relu2"),
-        helper.make_node("GlobalAveragePool", ["d"], ["e"], name="pool"),
-        helper.make_node("Flatten", ["e"], ["f"], name="flatten"),
-        helper.make_node("Gemm", ["f", "w3", "b3"], ["scores"], name="head", transB=1),
+    nodes, last = [], "image"
+    for n in range(1, convolutions + 1):
+        nodes.append(helper.make_node("Conv", [last, f"w{n}"], [f"y{n}"], name=f"conv{n}", pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"y{n}"], [f"z{n}"], name=f"relu{n}"))
+        last = f"z{n}"
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"], name="pool"),
+        helper.make_node("Flatten", ["pooled"], ["features"], name="flatten"),
+        helper.make_node("Gemm", ["features", "w_head", "b_head"], ["scores"], name="head", transB=1),
     ]
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *image])]
     outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from autoprune.service.comparisons.comparison_result import FILE
+from autoprune.service.comparisons import comparison_result
 from autoprune.service.pages.rendering import POLICY
 from autoprune.service.results.job_result import FILE
 from autoprune.service.results.live_search import LIVE
@@ -290,12 +290,12 @@ def test_a_comparison_that_is_done_shows_its_intervals(live: Live, model: str, r
         records.move(row.id, JobState.CANCELLED)
     assert row is not None
     live.settings.artifact_folder(job_id).mkdir(parents=True)
-    succeed(live, records, job_id, row.attempts, FILE, sample_comparison().model_dump_json())
+    succeed(live, records, job_id, row.attempts, comparison_result.FILE, sample_comparison().model_dump_json())
     page = Page(live.client.get(f"/comparisons/{job_id}").text)
     page.check_tables()
     assert "Policies over seeds" in page.text
     assert "±" in page.text
-    assert ("a", "href", f"/v1/comparisons/{job_id}/artifacts/{FILE}") in page.attributes
+    assert ("a", "href", f"/v1/comparisons/{job_id}/artifacts/{comparison_result.FILE}") in page.attributes
 
 
 def test_forms_that_are_none_are_refused_with_a_page(live: Live) -> None:
