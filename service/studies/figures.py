@@ -71,15 +71,11 @@ def correlations_figure(oracle: OracleView) -> Figure:
             "marker": {**marker(1, 7), "opacity": 0.7},
         },
     ]
-    plot = figure(
+    return figure(
         traces,
         {"title": {"text": "Spearman's rank correlation with the oracle"}, "range": [-1.05, 1.05]},
-        {"title": {"text": "criterion"}, "type": "category"},
+        {"type": "category", "tickfont": {"size": 10}, "dtick": 1},
     )
-    layout = plot["layout"]
-    assert isinstance(layout, dict)
-    layout["height"] = 160 + 26 * len(names)
-    return plot
 
 
 def changes_figure(oracle: OracleView) -> Figure:
