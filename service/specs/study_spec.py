@@ -26,6 +26,9 @@ _NO_SEARCH: dict[str, Any] = {
     "reconstruction": False,
 }
 
+#: What is done after a cut, as in :mod:`autoprune.studies.curves`, which imports torch.
+Recovery = Literal["none", "batchnorm", "reconstruction"]
+
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
 _OPTIONS = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -52,10 +55,11 @@ class SensitivityOptions(BaseModel):
         json_schema_extra={"enum": list(criterion_names("channel"))},
     )
     steps: int = Field(default=9, ge=1, le=1000, description="Shares between 0 and 1 that are cut: 9 for 10% .. 90%.")
-    recoveries: tuple[Literal["none", "batchnorm", "reconstruction"], ...] = Field(
+    recoveries: tuple[Recovery, ...] = Field(
         default=("none", "batchnorm", "reconstruction"),
         strict=False,
         min_length=1,
+        max_length=3,
         description="A curve each: nothing after the cut; batch norms recalibrated; the layers behind reconstructed "
         "too, as in a search.",
     )
@@ -68,6 +72,12 @@ class SensitivityOptions(BaseModel):
     def _check_criterion(cls, value: str) -> str:
         """Refuse unknown criteria."""
         return _known((value,))[0]
+
+    @field_validator("recoveries")
+    @classmethod
+    def _once(cls, value: tuple[Recovery, ...]) -> tuple[Recovery, ...]:
+        """Take each once."""
+        return tuple(dict.fromkeys(value))
 
 
 class OracleOptions(BaseModel):

@@ -64,8 +64,8 @@ print('heavy:', sorted({heavy}))"""
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
     for command in (
-        "inspect", "search", "compare", "what-if", "finetune", "prune", "export", "demo", "serve", "device", "submit",
-        "watch", "get", "jobs", "cancel",
+        "inspect", "search", "compare", "study", "what-if", "finetune", "prune", "export", "demo", "serve", "device",
+        "submit", "watch", "get", "jobs", "cancel",
     ):  # fmt: skip
         assert command in done.stdout
 

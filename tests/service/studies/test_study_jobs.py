@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from autoprune.criteria.catalog import CRITERIA
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.cli.app import app
+from autoprune.service.cli.study import oracle, schedule, sensitivity
 from autoprune.service.client.client import Client
 from autoprune.service.client.errors import ClientError
 from autoprune.service.client.job import Study
@@ -137,6 +139,19 @@ def test_the_command_line_studies(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "study.json").unlink()
     curves = json.loads(run("sensitivity", "--steps", 1, "--recovery", "none", "--group", "conv2", "--json"))["curves"]
     assert [(curve["group"], curve["recovery"], curve["kept"]) for curve in curves] == [("conv2", "none", [8, 4])]
+
+
+@pytest.mark.parametrize("command", [sensitivity, oracle, schedule])
+def test_the_command_line_has_all_options_with_the_same_defaults(command: Callable[..., None]) -> None:
+    spec = StudySpec(study="oracle", model="a.onnx", dataset="digits")
+    own = {**dict(spec), **dict(getattr(spec, command.__name__))}
+    parameters = dict(signature(command).parameters)
+    for name in ("ctx", "output", "weights", "as_json"):
+        del parameters[name]
+    assert set(parameters) == set(own) - {"study", "sensitivity", "oracle", "schedule"}
+    for name, parameter in parameters.items():
+        if parameter.default not in (None, parameter.empty):
+            assert parameter.default == own[name], name
 
 
 @pytest.fixture(scope="module")
