@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with models/ and data/")
     parser.add_argument("study", choices=("schedule", "sensitivity"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recoveries", nargs="+", default=["none"], help="after a cut of study sensitivity")
     parser.add_argument("--images", type=int, help="that networks are scored on")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-studies"))
     arguments = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
         fit_images=2560,
         search_images=arguments.images or (1000 if arguments.study == "schedule" else 300),
         schedule=ScheduleOptions(kept=0.4, rounds=4, epochs=4, flip=True, repeats=arguments.seeds),
-        sensitivity=SensitivityOptions(recoveries=("none", "reconstruction")),
+        sensitivity=SensitivityOptions(recoveries=tuple(arguments.recoveries)),
     )
     result = run_study(spec, arguments.output / f"{arguments.study}-{name}", progress=log_progress)
     results = Path(__file__).parent / "results"
@@ -85,8 +86,9 @@ def _curves_page(result: StudyResult, name: str) -> str:
         + table(("group", "channels", "after the cut", *shares), rows)
         + note(
             f"Accuracy on {result.search_images:,} test images, by the share of a layer's channels removed, each layer "
-            f"alone, lowest L1 first. Reconstruction: the layers behind are solved anew on {result.fit_images:,} other "
-            f"test images, and batch norms recalibrated; nothing is trained. {verdict(result)[0]}"
+            "alone, lowest L1 first; nothing is trained. None: as cut, as in Li et al. 2017 (1608.08710). "
+            f"Reconstruction, if any: the layers behind solved anew on {result.fit_images:,} other test images, and batch norms recalibrated. "
+            f"{verdict(result)[0]}"
         )
     )
 

@@ -48,6 +48,13 @@ NOTEBOOK = ".measured.jsonl"
 #: Raised whenever the same settings would give other figures: what older versions measured is then not used.
 VERSION = 1
 
+#: Options that figures depend on; the others say which figures are wanted.
+_DECIDING = {
+    "sensitivity": {"criterion"},
+    "oracle": {"images"},
+    "schedule": {"criterion", "kept", "rounds", "epochs", "learning_rate", "flip"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Task:
@@ -105,23 +112,26 @@ def run_study(
 
 
 def _facts(spec: StudySpec, inputs: StudyInputs) -> dict[str, object]:
-    """Return all that the figures of a study depend on."""
+    """Return all that the figures of a study depend on besides their keys."""
+    options = getattr(spec, spec.study).model_dump(mode="json", include=_DECIDING[spec.study])
     return {
         "version": VERSION,
         "torch": torch.__version__,
         "network": inputs.network.fingerprint(),
         "fit": inputs.splits.fit.sha256,
         "search": inputs.splits.search.sha256,
-        "spec": spec.model_dump(mode="json", exclude={"model", "dataset"}),
+        "study": {spec.study: options, "seed": spec.seed, "include_residual": spec.include_residual},
+        "threads": spec.threads,  # sums are split among them
     }
 
 
 def _sensitivity(task: _Task) -> dict[str, Any]:
     """Take sensitivity curves."""
     options, inputs = task.spec.sensitivity, task.inputs
-    needed = "reconstruction" in options.recoveries or options.criterion == OBS
-    statistics = inputs.statistics(task.spec.seed) if needed else None
-    ranked = ranked_groups(inputs.network, inputs.groups, inputs.chosen, options.criterion, statistics, inputs.data)
+    by_obs = options.criterion == OBS
+    statistics = inputs.statistics(task.spec.seed) if by_obs or "reconstruction" in options.recoveries else None
+    ranking = statistics if by_obs else None  # errors of every width would take long, and nobody looks at them
+    ranked = ranked_groups(inputs.network, inputs.groups, inputs.chosen, options.criterion, ranking, inputs.data)
     curves = sensitivity_curves(
         inputs.network,
         inputs.groups,
