@@ -87,8 +87,8 @@ def _curves_page(result: StudyResult, name: str) -> str:
         + note(
             f"Accuracy on {result.search_images:,} test images, by the share of a layer's channels removed, each layer "
             "alone, lowest L1 first; nothing is trained. None: as cut, as in Li et al. 2017 (1608.08710). "
-            f"Reconstruction, if any: the layers behind solved anew on {result.fit_images:,} other test images, and batch norms recalibrated. "
-            f"{verdict(result)[0]}"
+            f"Reconstruction, if any: the layers behind solved anew on {result.fit_images:,} other test images, and "
+            f"batch norms recalibrated. {verdict(result)[0]}"
         )
     )
 
