@@ -157,7 +157,7 @@ def remove_while_training(
     while history[-1].removed < possible:
         current, kept = best
         count = min(settings.channels, possible - history[-1].removed)
-        current, kept = _without_lowest(current, kept, score, count)
+        current, kept = without_lowest(current, kept, score, count)
         inputs, labels, training = _lesson(fit, settings, len(history) - 1)
         module = finetune(
             current.module,
@@ -179,8 +179,14 @@ def remove_while_training(
     return ChannelsRemoved(plan, best[0], tuple(history))
 
 
-def _without_lowest(current: Network, kept: Kept, score: ChannelScore, count: int) -> tuple[Network, Kept]:
+def without_lowest(current: Network, kept: Kept, score: ChannelScore, count: int) -> tuple[Network, Kept]:
     """Return the network without the `count` channels of lowest score, and what is then kept of the original.
+
+    Args:
+        current: What is left of the original; not changed.
+        kept: Which channels of the original that is, by group; only channels of these groups may go.
+        score: Ranks the channels of `current`.
+        count: How many go; the best of every group stays.
 
     Raises:
         NumericalError: A score is not finite.

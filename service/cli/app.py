@@ -13,6 +13,7 @@ from autoprune.service.cli.device import device_app
 from autoprune.service.cli.keys import keys_app
 from autoprune.service.cli.remote import remote_app
 from autoprune.service.cli.schedules import schedules_app
+from autoprune.service.cli.study import study_app
 from autoprune.service.settings import DEFAULT_PORT
 
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 app.add_typer(device_app, name="device")
 app.add_typer(keys_app, name="keys")
+app.add_typer(study_app, name="study")
 app.add_typer(remote_app)
 app.add_typer(schedules_app)
 

@@ -420,7 +420,9 @@ Url = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Also watch the job until its end.", rich_help_panel=_SERVICE)]
-JobId = Annotated[str, typer.Argument(help="Id of a job or comparison: job_..., cmp_...", metavar="JOB_ID")]
+JobId = Annotated[
+    str, typer.Argument(help="Id of a job, comparison or study: job_..., cmp_..., std_...", metavar="JOB_ID")
+]
 ContinueFromJob = Annotated[
     str | None,
     typer.Option(

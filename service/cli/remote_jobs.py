@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,11 +15,12 @@ from autoprune.errors import Cancelled
 from autoprune.service.cli.console import print_comparison, print_files, stderr, stdout
 from autoprune.service.cli.options import spec_values
 from autoprune.service.client.client import Client
-from autoprune.service.client.job import Comparison, Job
+from autoprune.service.client.job import Comparison, Job, Study
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.stages import stage_name
 from autoprune.service.results.wording import best_outcome
+from autoprune.service.studies.study_result import FILE, TABLE
 
 
 def run_submit(params: Mapping[str, Any]) -> None:
@@ -49,8 +51,7 @@ def run_watch(job_id: str, url: str | None, *, as_json: bool) -> None:
         job = client.job(job_id)
         _watch(job)
         if as_json:
-            found = job.comparison() if isinstance(job, Comparison) else job.result()
-            typer.echo(found.model_dump_json(indent=1))
+            typer.echo(_found(job).model_dump_json(indent=1))
         else:
             _print_found(stdout(), job)
 
@@ -67,19 +68,25 @@ def run_get(job_id: str, url: str | None, output: Path | None) -> None:
         folder = Path("runs") / job.id if output is None else output
         files = job.download(folder)
         console = stdout()
+        if isinstance(job, Study):
+            console.print(f"{len(files)} files in {escape(str(folder))}", soft_wrap=True)
+            print_files(console, {"report": REPORT, "table": TABLE, "all": FILE}, folder)
+            return
         console.print(f"{len(files)} files in {escape(str(folder))}; of the best network:", soft_wrap=True)
         print_files(console, {**best_outcome(job.result()).artifacts, "report": REPORT}, folder)
 
 
 def run_jobs(url: str | None, state: str | None, limit: int, *, as_json: bool) -> None:
-    """Print the newest jobs and comparisons.
+    """Print the newest jobs, comparisons and studies.
 
     Raises:
         ClientError: No such state, or no answer.
 
     """
     with Client(url) as client:
-        found = [*client.jobs(state=state, limit=limit), *client.comparisons(state=state, limit=limit)]
+        found: list[Job] = []
+        for listed in (client.jobs, client.comparisons, client.studies):
+            found += listed(state=state, limit=limit)
     newest = sorted(found, key=lambda job: job.status.created_at, reverse=True)[:limit]
     if as_json:
         typer.echo(json.dumps([job.status.model_dump(mode="json") for job in newest], indent=1))
@@ -100,6 +107,13 @@ def run_cancel(job_id: str, url: str | None) -> None:
         typer.echo(f"{job.id}: {job.state if job.status.is_final else 'is being ended'}")
 
 
+def _found(job: Job) -> BaseModel:
+    """Return the document of what a job that has succeeded found."""
+    if isinstance(job, Study):
+        return job.study()
+    return job.comparison() if isinstance(job, Comparison) else job.result()
+
+
 def _watch(job: Job) -> None:
     """Draw bars until a job has succeeded."""
     try:
@@ -117,6 +131,10 @@ def _print_found(console: Console, job: Job) -> None:
         from autoprune.service.cli.compare import print_policies  # imports torch
 
         print_policies(console, job.comparison())
+    elif isinstance(job, Study):
+        from autoprune.service.cli.study_run import print_study  # imports torch
+
+        print_study(console, job.study())
     else:
         print_comparison(console, job.result())
     console.print(f"\n  autoprune get {job.id}", soft_wrap=True)
@@ -125,7 +143,7 @@ def _print_found(console: Console, job: Job) -> None:
 def _table(jobs: list[Job]) -> Table:
     """Table of jobs, the newest first."""
     table = Table(header_style="bold")
-    for head in ("id", "state", "submitted", "budget", "policies", "at"):
+    for head in ("id", "state", "submitted", "budget or study", "policies", "at"):
         table.add_column(head, no_wrap=head == "id")
     for job in jobs:
         status = job.status
@@ -134,6 +152,7 @@ def _table(jobs: list[Job]) -> Table:
         at = "-" if progress is None or status.is_final else f"{stage_name(progress)}{count}"
         submitted = status.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         policies = ", ".join(map(str, status.spec.get("policies", ())))
-        cells = (job.id, job.state, submitted, str(status.spec.get("budget", "-")), policies, at)
+        what = str(status.spec.get("budget") or status.spec.get("study", "-"))
+        cells = (job.id, job.state, submitted, what, policies or "-", at)
         table.add_row(*map(escape, cells))
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
@@ -21,14 +22,15 @@ from autoprune.service.pipeline.run import run_job
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import FILE as RESULT
 from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.studies.study_result import FILE as STUDY
 
 #: The settings of the job in a folder, beside its results.
 SPEC_FILE = "job.json"
 
-#: What a finished job, or comparison, leaves.
-RESULTS = (RESULT, COMPARISON)
+#: What a finished job, comparison or study leaves.
+RESULTS = (RESULT, COMPARISON, STUDY)
 
-_Spec = TypeVar("_Spec", bound=JobSpec, contravariant=True)
+_Spec = TypeVar("_Spec", bound=BaseModel, contravariant=True)
 _Result = TypeVar("_Result", covariant=True)
 
 
@@ -49,7 +51,7 @@ def run_search_command(params: Mapping[str, object]) -> None:
 
 
 class _Run(Protocol[_Spec, _Result]):
-    """Runs a job, or a comparison, in a folder."""
+    """Runs a job, a comparison or a study in a folder."""
 
     def __call__(
         self,
@@ -64,7 +66,7 @@ class _Run(Protocol[_Spec, _Result]):
 
 
 def run_in_folder(spec: _Spec, directory: Path, run: _Run[_Spec, _Result]) -> _Result:
-    """Run a job, or a comparison, alone in its folder, with progress on stderr.
+    """Run a job, a comparison or a study alone in its folder, with progress on stderr.
 
     Raises:
         AutopruneError: Bad input, an infeasible budget, or an interruption (:class:`Cancelled`).
@@ -76,7 +78,7 @@ def run_in_folder(spec: _Spec, directory: Path, run: _Run[_Spec, _Result]) -> _R
         with held(directory / ".lock") as alone, stop_on_interrupt(console) as should_stop:
             if not alone:
                 raise CommandError(
-                    f"--output {directory}: another search is running there; wait for it or choose another"
+                    f"--output {directory}: another command is running there; wait for it or choose another"
                 )
             note_settings(directory, spec, console)
             with ProgressBars(console) as bars:
@@ -128,7 +130,7 @@ def make_folder(directory: Path) -> None:
         raise CommandError(f"--output {directory}: cannot write there ({error.strerror})") from error
 
 
-def note_settings(directory: Path, spec: JobSpec, console: Console) -> None:
+def note_settings(directory: Path, spec: BaseModel, console: Console) -> None:
     """Note the settings of a job in its folder; say so where an unfinished job had others.
 
     Raises:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from autoprune.service.client import uploads
 from autoprune.service.client.connection import Connection
 from autoprune.service.client.errors import ClientError
-from autoprune.service.client.job import Comparison, Job
+from autoprune.service.client.job import Comparison, Job, Study
 from autoprune.service.client.views import Dataset, JobStatus, Model
 
 if TYPE_CHECKING:
@@ -126,6 +126,12 @@ class Client:
         """Submit a comparison of several policies over several seeds; as :meth:`submit`, and `seeds`."""
         return self._submitted(Comparison, model, dataset, {"budget": budget, **settings})
 
+    def study(
+        self, study: str, model: "str | Path | Model | nn.Module", dataset: str | Path | Dataset, **settings: object
+    ) -> Study:
+        """Submit a study, ``"sensitivity"``, ``"oracle"`` or ``"schedule"``, with what ``POST /v1/studies`` takes."""
+        return self._submitted(Study, model, dataset, {"study": study, **settings})
+
     def jobs(self, *, state: str | None = None, limit: int = 100) -> list[Job]:
         """Return the newest jobs, newest first, of one `state` or of all."""
         return self._listed(Job, state, limit)
@@ -134,9 +140,14 @@ class Client:
         """Return the newest comparisons, newest first, of one `state` or of all."""
         return self._listed(Comparison, state, limit)
 
+    def studies(self, *, state: str | None = None, limit: int = 100) -> list[Study]:
+        """Return the newest studies, newest first, of one `state` or of all."""
+        return self._listed(Study, state, limit)
+
     def job(self, job_id: str) -> Job:
-        """Return the job, or comparison, of this id."""
-        kind = Comparison if job_id.startswith(Comparison.PREFIX) else Job
+        """Return the job, comparison or study of this id."""
+        kinds: tuple[type[Comparison | Study], ...] = (Comparison, Study)
+        kind = next((each for each in kinds if job_id.startswith(each.PREFIX)), Job)
         return kind(self._connection, self._connection.get(JobStatus, kind.path_of(job_id)), self._reconnect_s)
 
     def _submitted(

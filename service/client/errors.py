@@ -4,7 +4,7 @@ from autoprune.errors import AutopruneError
 
 #: Types of errors that the client finds out itself; all others are the service's problem types.
 UNREACHABLE, NO_SERVICE, TIMEOUT = "unreachable", "no-service", "timeout"
-CANCELLED, NOT_FINISHED, DAMAGED = "job-cancelled", "job-not-finished", "damaged-download"
+CANCELLED, NOT_FINISHED, DAMAGED, NO_NETWORK = "job-cancelled", "job-not-finished", "damaged-download", "no-network"
 
 _TRANSIENT_STATUS = (429, 502, 503, 504)
 

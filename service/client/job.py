@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from autoprune.errors import UnknownNameError
 from autoprune.service.client.connection import Connection
 from autoprune.service.client.download import receive, save
-from autoprune.service.client.errors import CANCELLED, NO_SERVICE, NOT_FINISHED, TIMEOUT, ClientError
+from autoprune.service.client.errors import CANCELLED, NO_NETWORK, NO_SERVICE, NOT_FINISHED, TIMEOUT, ClientError
 from autoprune.service.client.views import FAILED, SUCCEEDED, Artifact, JobProgress, JobStatus
 from autoprune.service.client.watching import bars_in_terminal, patiently
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON_FILE
@@ -21,6 +21,8 @@ from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.results.job_result import FILE, JobResult
 from autoprune.service.results.wording import best_outcome, outcome_of
 from autoprune.service.specs.job_spec import Progress
+from autoprune.service.studies.study_result import FILE as STUDY_FILE
+from autoprune.service.studies.study_result import StudyResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -237,3 +239,32 @@ class Comparison(Job):
     def result(self) -> JobResult:
         """Return what the delivered networks are: of every policy its best over the seeds; errors as of a job."""
         return self.comparison().delivered
+
+
+class Study(Job):
+    """A submitted study: what was measured of a network. There is no pruned network and no result of a job."""
+
+    ADDRESS = "studies"
+
+    #: What the ids of studies begin with.
+    PREFIX = "std_"
+
+    def study(self) -> StudyResult:
+        """Return what was found.
+
+        Raises:
+            ClientError: The study has not succeeded.
+
+        """
+        return self._document(StudyResult, STUDY_FILE)
+
+    def result(self) -> JobResult:
+        """Refuse: a study delivers no network.
+
+        Raises:
+            ClientError: Always.
+
+        """
+        raise ClientError(
+            f"{self.id} is a study, which delivers no network; see study(), or download its report", type=NO_NETWORK
+        )

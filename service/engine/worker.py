@@ -26,6 +26,7 @@ from autoprune.service.failure import kind_of
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import Records
@@ -174,9 +175,14 @@ def _defect(error: Exception) -> Json:
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
     """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
     row, store = records.job(job_id), FileStore(settings.store)
-    kind = ComparisonSpec if row.kind == JobKind.COMPARISON else JobSpec
-    resolved = resolve(kind.model_validate(row.spec), records, store, settings, job_id)
-    run = _pipeline(resolved)
+    if row.kind == JobKind.STUDY:
+        study = StudySpec.model_validate(row.spec)
+        resolved = resolve(study.inputs(), records, store, settings, job_id)
+        run = _study(study.with_inputs(resolved))
+    else:
+        kind = ComparisonSpec if row.kind == JobKind.COMPARISON else JobSpec
+        resolved = resolve(kind.model_validate(row.spec), records, store, settings, job_id)
+        run = _pipeline(resolved)
     os.chdir(settings.job_folder(job_id))
     artifacts = Path("artifacts")
     artifacts.mkdir(exist_ok=True)
@@ -194,6 +200,13 @@ def _pipeline(spec: JobSpec) -> Callable[..., object]:
     from autoprune.service.pipeline.run import run_job
 
     return partial(run_job, spec)
+
+
+def _study(spec: StudySpec) -> Callable[..., object]:
+    """Return what runs a study; imports torch."""
+    from autoprune.service.studies.run import run_study
+
+    return partial(run_study, spec)
 
 
 def _timer(spec: JobSpec, records: Records, store: FileStore, stop: threading.Event) -> "DeviceTimer | None":

@@ -39,7 +39,12 @@ class Outcome:
 
 
 def outcome(service: Service, summary: Summary) -> Outcome | None:
-    """Return what a job or comparison that succeeded found; None where another version of autoprune wrote that down."""
+    """Return what a job or comparison that succeeded found.
+
+    None for a study, whose report has it, and where another version of autoprune wrote that down.
+    """
+    if summary.kind is JobKind.STUDY:
+        return None
     folder = service.settings.artifact_folder(summary.job.id)
     try:
         if summary.kind is JobKind.COMPARISON:

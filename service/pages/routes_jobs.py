@@ -1,4 +1,4 @@
-"""The pages of jobs and of comparisons."""
+"""The pages of jobs, comparisons and studies."""
 
 from typing import Annotated
 
@@ -33,6 +33,12 @@ def get_comparison(service: TheService, job_id: str) -> Response:
     return _page(service, job_id, JobKind.COMPARISON)
 
 
+@router.get("/studies/{job_id}")
+def get_study(service: TheService, job_id: str) -> Response:
+    """Show a study."""
+    return _page(service, job_id, JobKind.STUDY)
+
+
 @router.get("/jobs/{job_id}/live")
 def get_job_live(service: TheService, job_id: str) -> Response:
     """Show how far a job is."""
@@ -45,6 +51,12 @@ def get_comparison_live(service: TheService, job_id: str) -> Response:
     return _live(service, job_id, JobKind.COMPARISON)
 
 
+@router.get("/studies/{job_id}/live")
+def get_study_live(service: TheService, job_id: str) -> Response:
+    """Show how far a study is."""
+    return _live(service, job_id, JobKind.STUDY)
+
+
 @router.post("/jobs/{job_id}/cancel")
 def post_job_cancel(service: TheService, job_id: str) -> Response:
     """Cancel a job."""
@@ -55,6 +67,12 @@ def post_job_cancel(service: TheService, job_id: str) -> Response:
 def post_comparison_cancel(service: TheService, job_id: str) -> Response:
     """Cancel a comparison."""
     return _cancel(service, job_id, JobKind.COMPARISON)
+
+
+@router.post("/studies/{job_id}/cancel")
+def post_study_cancel(service: TheService, job_id: str) -> Response:
+    """Cancel a study."""
+    return _cancel(service, job_id, JobKind.STUDY)
 
 
 @router.get("/jobs/{job_id}/what-if")

@@ -1,10 +1,11 @@
-"""One job or comparison as lists and pages head it."""
+"""One job, comparison or study as lists and pages head it."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from autoprune.service.engine.service import Service
+from autoprune.service.rest.job_answers import ADDRESSES
 from autoprune.service.rest.views import JobView
 from autoprune.service.results.stages import stage_name
 from autoprune.service.storage.records import NotFoundError
@@ -34,7 +35,17 @@ class Summary:
     @property
     def folder(self) -> str:
         """Part of addresses: which kind of job it is."""
-        return "comparisons" if self.kind is JobKind.COMPARISON else "jobs"
+        return ADDRESSES[self.kind]
+
+    @property
+    def how(self) -> str:
+        """What joins its model to :attr:`what`."""
+        return "studied:" if self.kind is JobKind.STUDY else "within"
+
+    @property
+    def what(self) -> str:
+        """What its model may cost, or which study it is."""
+        return str(self.job.spec["study" if self.kind is JobKind.STUDY else "budget"])
 
     @property
     def address(self) -> str:
@@ -47,9 +58,13 @@ class Summary:
         return f"/v1{self.address}/artifacts"
 
     @property
-    def budget(self) -> str:
-        """What it may cost."""
-        return str(self.job.spec["budget"])
+    def about(self) -> str:
+        """What kind of job it is, on which images, and who searches."""
+        spec = self.job.spec
+        if self.kind is JobKind.STUDY:
+            return f"Study on {self.dataset}"
+        what = "Search" if self.kind is JobKind.SEARCH else f"Comparison over {spec['seeds']} seeds"
+        return f"{what} on {self.dataset}: {', '.join(spec['policies'])}"
 
     @property
     def is_final(self) -> bool:

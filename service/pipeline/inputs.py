@@ -77,12 +77,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
     torch.set_num_threads(spec.threads)
     keep_freed_memory()
     budget = Budget.parse(spec.budget)
-    network = load_network(
-        Path(spec.model) if Path(spec.model).suffix else spec.model,
-        architecture=spec.architecture,
-        num_classes=spec.num_classes,
-        input_shape=spec.input_shape,
-    )
+    network = load_model_of(spec)
     fingerprint = network.fingerprint()
     latencies = device_table(spec)
     check_problem(network, budget, spec, latencies)
@@ -115,6 +110,16 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
         warnings.append("bf16 ranked sample candidates otherwise than float32 does: evaluated in float32")
         precision = "fp32"
     return Inputs(problem, splits, precision, str(normalization), tuple(warnings), latencies)
+
+
+def load_model_of(spec: JobSpec) -> Network:
+    """Load the network of a job; errors as of :func:`autoprune.formats.load.load_network`."""
+    return load_network(
+        Path(spec.model) if Path(spec.model).suffix else spec.model,
+        architecture=spec.architecture,
+        num_classes=spec.num_classes,
+        input_shape=spec.input_shape,
+    )
 
 
 def load_splits(

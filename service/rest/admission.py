@@ -17,9 +17,11 @@ from autoprune.service.pipeline.searchers import check_policies
 from autoprune.service.rest.uploads import builtin_dataset, load_stored
 from autoprune.service.rest.views import DatasetView
 from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import NotFoundError, Records
 from autoprune.service.storage.tables import DatasetRow, ModelRow
+from autoprune.service.studies.inputs import check_study
 
 
 def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> None:
@@ -31,21 +33,41 @@ def check_job(spec: JobSpec, records: Records, store: FileStore, home: Path) -> 
             network, too few images, a criterion that cannot score it, what a policy cannot search with.
 
     """
-    model = model_of(spec, records)
-    dataset = _dataset("dataset", spec.dataset, records)
-    held_out = None if spec.report_dataset is None else _dataset("report_dataset", spec.report_dataset, records)
+    model, dataset = _checked_inputs(spec, records)
     check_agent(spec, records)
     check_earlier(spec, records)
     budget = Budget.parse(spec.budget)
+    check_data(find_criterion(spec.criterion, "channel"), labels=dataset.classes is not None)
+    network = load_stored(model, store.path(model.sha256, model.suffix))
+    check_policies(spec, check_problem(network, budget, spec, _latencies(spec, home)))
+
+
+def check_study_job(spec: StudySpec, records: Records, store: FileStore) -> None:
+    """Refuse a study that could not succeed.
+
+    Raises:
+        SpecError: A model or dataset that is not there, or settings that contradict its record.
+        AutopruneError: Nothing to prune, no such group, images, labels or a normalization that do not fit the
+            network, too few images, a criterion that cannot score it.
+
+    """
+    model, dataset = _checked_inputs(spec.inputs(), records)
+    network = load_stored(model, store.path(model.sha256, model.suffix))
+    check_study(spec, network, labels=dataset.classes is not None)
+
+
+def _checked_inputs(spec: JobSpec, records: Records) -> tuple[ModelRow, DatasetView]:
+    """Find model and images of a job, and refuse what does not fit together."""
+    model = model_of(spec, records)
+    dataset = _dataset("dataset", spec.dataset, records)
+    held_out = None if spec.report_dataset is None else _dataset("report_dataset", spec.report_dataset, records)
     _check_fit(model, dataset)
     if held_out is not None:
         _check_fit(model, held_out)
         _check_held_out(dataset, held_out)
     _check_normalization(spec, model)
     _check_sizes(spec, dataset, held_out)
-    check_data(find_criterion(spec.criterion, "channel"), labels=dataset.classes is not None)
-    network = load_stored(model, store.path(model.sha256, model.suffix))
-    check_policies(spec, check_problem(network, budget, spec, _latencies(spec, home)))
+    return model, dataset
 
 
 def _latencies(spec: JobSpec, home: Path) -> LatencyTable | None:

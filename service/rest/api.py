@@ -16,11 +16,13 @@ from autoprune.service.pages import router as pages
 from autoprune.service.pages.rendering import too_large_page
 from autoprune.service.rest import (
     routes_comparisons,
+    routes_criteria,
     routes_datasets,
     routes_devices,
     routes_jobs,
     routes_models,
     routes_service,
+    routes_studies,
 )
 from autoprune.service.rest.body_limit import BodyLimit
 from autoprune.service.rest.caller_check import CallerCheck
@@ -77,7 +79,15 @@ def create_app(settings: Settings | None = None, *, service: Service | None = No
     app.add_middleware(RequestLog)
     shown = [Depends(HTTPBearer(auto_error=False, description="An API key's token."))] if chosen.require_keys else []
     errors = documented(400, 403, 429, *([401] if chosen.require_keys else []))
-    for routes in (routes_models, routes_datasets, routes_jobs, routes_comparisons, routes_devices):
+    for routes in (
+        routes_models,
+        routes_datasets,
+        routes_jobs,
+        routes_comparisons,
+        routes_studies,
+        routes_criteria,
+        routes_devices,
+    ):
         app.include_router(routes.router, dependencies=shown, responses=errors)
     app.include_router(routes_service.router)
     app.include_router(pages.router)

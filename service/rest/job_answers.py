@@ -1,4 +1,4 @@
-"""What routes of jobs and of comparisons, over REST and of the page, answer alike: from their start to their files."""
+"""What routes of jobs, comparisons and studies, over REST and of the page, answer alike: from start to files."""
 
 import uuid
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.service import Service
 from autoprune.service.pipeline.job_files import EVIDENCE
 from autoprune.service.pipeline.what_if import WhatIfView, what_if
-from autoprune.service.rest.admission import check_job
+from autoprune.service.rest.admission import check_job, check_study_job
 from autoprune.service.rest.dependencies import documented
 from autoprune.service.rest.views import ArtifactView
 from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.quota import Quota
 from autoprune.service.storage.records import JobStateError, NotFoundError
 from autoprune.service.storage.submissions import KEPT_FOR, MAX_KEY_LENGTH, Submissions
@@ -37,7 +38,10 @@ IdempotencyKey = Annotated[
 IfNoneMatch = Annotated[str | None, Header(description="ETags that you have; a file with one of them is not sent.")]
 
 #: How ids begin.
-_PREFIXES = {JobKind.SEARCH: "job", JobKind.COMPARISON: "cmp"}
+_PREFIXES = {JobKind.SEARCH: "job", JobKind.COMPARISON: "cmp", JobKind.STUDY: "std"}
+
+#: Where jobs of a kind are.
+ADDRESSES = {JobKind.SEARCH: "jobs", JobKind.COMPARISON: "comparisons", JobKind.STUDY: "studies"}
 
 #: How a route that answers with a file is described.
 FILE_RESPONSE: dict[str, Any] = {
@@ -50,8 +54,8 @@ FILE_RESPONSE: dict[str, Any] = {
 }
 
 
-def submitted(service: Service, quota: Quota, spec: JobSpec, key: str | None = None) -> tuple[JobRow, bool]:
-    """Queue a job, or a comparison where `spec` is of one, for a `quota`'s caller; return it, and whether it is new.
+def submitted(service: Service, quota: Quota, spec: JobSpec | StudySpec, key: str | None = None) -> tuple[JobRow, bool]:
+    """Queue a job, a comparison or a study, as `spec` says, for a `quota`'s caller; return it, and whether it is new.
 
     A `key` that has queued the same job before gives that one, which is not checked again.
 
@@ -61,11 +65,14 @@ def submitted(service: Service, quota: Quota, spec: JobSpec, key: str | None = N
         AutopruneError: It could not succeed: see :func:`autoprune.service.rest.admission.check_job`.
 
     """
-    kind = JobKind.COMPARISON if isinstance(spec, ComparisonSpec) else JobKind.SEARCH
+    kind = _kind_of(spec)
     submissions, document = Submissions(service.records, quota), spec.model_dump(mode="json")
     row, is_new = submissions.known(document, kind, key), False
     if row is None:
-        check_job(spec, service.records, service.store, service.settings.home)
+        if isinstance(spec, StudySpec):
+            check_study_job(spec, service.records, service.store)
+        else:
+            check_job(spec, service.records, service.store, service.settings.home)
         row, is_new = submissions.add(f"{_PREFIXES[kind]}_{uuid.uuid4().hex[:24]}", document, kind, key)
         service.wake()
     return row, is_new
@@ -74,7 +81,7 @@ def submitted(service: Service, quota: Quota, spec: JobSpec, key: str | None = N
 def describe_submission(response: Response, row: JobRow, *, is_new: bool) -> None:
     """Say in status and headers of `response` where a submitted job is."""
     response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/v1/{_address(JobKind(row.kind))}/{row.id}"
+    response.headers["Location"] = f"/v1/{ADDRESSES[JobKind(row.kind)]}/{row.id}"
 
 
 def cancelled(service: Service, job_id: str, kind: JobKind) -> JobRow:
@@ -133,7 +140,7 @@ def artifact_file(service: Service, job_id: str, name: str, kind: JobKind, if_no
     path = None if artifact is None else service.settings.artifact_folder(job_id) / artifact.name
     if artifact is None or path is None or not path.is_file():
         raise NotFoundError(
-            f"job {job_id} has no artifact {name[:200]!r}; GET /v1/{_address(kind)}/{job_id}/artifacts lists them"
+            f"job {job_id} has no artifact {name[:200]!r}; GET /v1/{ADDRESSES[kind]}/{job_id}/artifacts lists them"
         )
     etag = f'"{artifact.sha256}"'
     if if_none_match is not None and _names(if_none_match, etag):
@@ -148,6 +155,8 @@ def _names(if_none_match: str, etag: str) -> bool:
     return etag in names or names == ["*"]
 
 
-def _address(kind: JobKind) -> str:
-    """Return where jobs of this kind are."""
-    return "comparisons" if kind is JobKind.COMPARISON else "jobs"
+def _kind_of(spec: JobSpec | StudySpec) -> JobKind:
+    """Return the kind of job that a spec is of."""
+    if isinstance(spec, StudySpec):
+        return JobKind.STUDY
+    return JobKind.COMPARISON if isinstance(spec, ComparisonSpec) else JobKind.SEARCH

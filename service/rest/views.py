@@ -1,14 +1,17 @@
 """What REST shows of models, datasets, jobs and artifacts."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoprune.criteria.catalog import Criterion, Granularity, Need
 from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, Progress
 from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, JobState, ModelRow
 
 EXAMPLE_JOB_ID = "job_5f1c0e1b8a7d4c7e9b1f2a3d"
+EXAMPLE_STUDY_ID = "std_7c1e9a4b2d6f4c0d8a3b5e7f"
 EXAMPLE_COMPARISON_ID = "cmp_0b8d2c6f4e1a4f7c9d3e5b7a"
 
 _Sha256 = Annotated[str, Field(description="Hash of the content.", examples=["2c26b46b68ffc68ff99b453c1d304134" * 2])]
@@ -131,6 +134,29 @@ class ComparisonView(JobView):
     """A comparison, and how far it is: a job over several seeds."""
 
     id: str = Field(examples=[EXAMPLE_COMPARISON_ID])
+
+
+class StudyView(JobView):
+    """A study, and how far it is."""
+
+    id: str = Field(examples=[EXAMPLE_STUDY_ID])
+
+
+class CriterionView(_View):
+    """What channels or single weights can be ranked by; the highest scores stay."""
+
+    name: str = Field(examples=["taylor-gate"])
+    meaning: str = Field(description="What the score is. A channel's members are the weights that go with it.")
+    granularities: list[Granularity] = Field(description="What it can score.")
+    needs: list[Need] = Field(description="What it cannot do without; nothing: the weights are enough.")
+    paper: str = Field(examples=["Molchanov et al. 2019"])
+    arxiv: str | None = Field(examples=["1906.10771"])
+    one_scale: bool = Field(description="Whether scores of different groups compare as they are.")
+
+    @classmethod
+    def of(cls, criterion: Criterion) -> Self:
+        """Show a criterion."""
+        return cls.model_validate(asdict(criterion))
 
 
 class ArtifactView(_View):

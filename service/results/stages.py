@@ -10,6 +10,7 @@ STAGES = {
     "audit": "audit PruningNet",
     "cluster": "cluster",
     "search": "search",
+    "study": "study",
     "finetune": "fine-tune",
     "export": "export",
     "measure": "measure latency",

@@ -294,13 +294,15 @@ class JobSpec(BaseModel):
 #: A kind of spec.
 Spec = TypeVar("Spec", bound=JobSpec)
 
+_Document = TypeVar("_Document", bound=BaseModel)
+
 
 def read_spec(values: Mapping[str, object]) -> JobSpec:
     """Return the spec with these settings; see :func:`read_as`."""
     return read_as(JobSpec, values)
 
 
-def read_as(kind: type[Spec], values: Mapping[str, object]) -> Spec:
+def read_as(kind: type[_Document], values: Mapping[str, object]) -> _Document:
     """Return the spec of this kind with these settings; the rest has its defaults.
 
     Raises:
@@ -337,7 +339,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str = Field(
-        description="load, pruningnet, audit, cluster, search, refit, finetune, export, measure, report or done.",
+        description="load, pruningnet, audit, cluster, search, study, refit, finetune, export, measure, report or done.",
         examples=["search"],
     )
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])

@@ -147,7 +147,7 @@ class Records:
         with self._session() as session:
             row = session.scalar(select(JobRow).where(JobRow.id == job_id))
         if row is None or kind not in (None, row.kind):
-            raise _not_found("comparison" if kind is JobKind.COMPARISON else "job", job_id)
+            raise _not_found("job" if kind in (None, JobKind.SEARCH) else kind.value, job_id)
         return row
 
     def jobs(
@@ -311,4 +311,5 @@ def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Q
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:
     """Say what was not found."""
-    return NotFoundError(f"no {kind} has the id {row_id[:100]!r}; GET /v1/{kind}s lists them")
+    plural = "studies" if kind == "study" else f"{kind}s"
+    return NotFoundError(f"no {kind} has the id {row_id[:100]!r}; GET /v1/{plural} lists them")

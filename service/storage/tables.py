@@ -35,6 +35,7 @@ class JobKind(StrEnum):
 
     SEARCH = "search"
     COMPARISON = "comparison"
+    STUDY = "study"
 
 
 _NEXT: dict[JobState, frozenset[JobState]] = {

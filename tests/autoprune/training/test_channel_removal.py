@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.criteria.members import Scores
 from autoprune.errors import NumericalError, SearchError
@@ -15,35 +15,10 @@ from autoprune.groups.channel_group import ChannelGroups, find_groups
 from autoprune.network.layers import Reshape
 from autoprune.network.network import Network, NetworkBuilder
 from autoprune.pruning.surgery import prune
-from autoprune.recovery.finetune import finetune
 from autoprune.training.channel_removal import ChannelsRemoved, RemovalSettings, l2, remove_while_training
-from tests.autoprune.training.digits import CPU, FROM_SCRATCH, accuracy, digits_splits
+from tests.autoprune.training.digits import CPU, TRAINING, accuracy, lenet, pair
 
-TRAINING = replace(FROM_SCRATCH, epochs=6, learning_rate=0.02)
 SETTINGS = RemovalSettings(replace(TRAINING, learning_rate=0.005), channels=4, minibatches=4, tolerance=0.05)
-
-
-def pair(images: int | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    splits = digits_splits()
-    assert splits.fit.labels is not None
-    assert splits.search.labels is not None
-    fit = (splits.fit.inputs[:images], splits.fit.labels[:images])
-    return fit, (splits.search.inputs, splits.search.labels)
-
-
-@cache
-def lenet() -> Network:
-    """LeNet for 8x8 images, trained: 20 and 40 channels, 60 hidden neurons, no batch norm."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        b = NetworkBuilder("image", (1, 8, 8))
-        x = b.add(nn.ReLU(), b.add(nn.Conv2d(1, 20, 3), b.input, name="conv1"), name="relu1")
-        x = b.add(nn.ReLU(), b.add(nn.Conv2d(20, 40, 3), x, name="conv2"), name="relu2")
-        x = b.add(Reshape((-1, 160)), b.add(nn.MaxPool2d(2), x, name="pool"), name="flat")
-        x = b.add(nn.ReLU(), b.add(nn.Linear(160, 60), x, name="fc1"), name="relu3")
-        network = b.finish(b.add(nn.Linear(60, 10), x, name="fc2"))
-    module = finetune(network.module, *pair()[0], TRAINING, device=CPU).module
-    return Network(module, network.input_shape, network.shapes)
 
 
 def taylor(network: Network, groups: ChannelGroups) -> Scores:

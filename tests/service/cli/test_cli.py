@@ -64,8 +64,8 @@ print('heavy:', sorted({heavy}))"""
     assert time.monotonic() - started < 5  # 0.3 s on a quiet machine
     assert "heavy: []" in done.stdout
     for command in (
-        "inspect", "search", "compare", "what-if", "finetune", "prune", "slim", "lottery", "export", "demo", "serve",
-        "device", "submit", "watch", "get", "jobs", "cancel",
+        "inspect", "search", "compare", "study", "what-if", "finetune", "prune", "slim", "lottery", "export", "demo",
+        "serve", "device", "submit", "watch", "get", "jobs", "cancel",
     ):  # fmt: skip
         assert command in done.stdout
 
@@ -348,7 +348,7 @@ def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, t
 def test_one_search_at_a_time_in_a_folder(model: Path, tmp_path: Path) -> None:
     with held(tmp_path / ".lock"):
         _, stderr = run("search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path, code=2)
-    assert "another search is running there" in stderr
+    assert "another command is running there" in stderr
 
 
 def test_compare_prints_a_table_what_it_means_and_where_the_files_lie(model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Studies as jobs: what is measured, and the report, table and document that say so."""
