@@ -70,6 +70,37 @@ def comparable(criterion: str, scores: Scores) -> Scores:
     return scores if find_criterion(criterion, "channel").one_scale else scores / np.sqrt(np.mean(scores**2))
 
 
+def comparable_units(
+    network: Network,
+    groups: ChannelGroups,
+    criterion: str,
+    data: CriterionData = NO_DATA,
+    *,
+    chosen: Sequence[ChannelGroup],
+    checked: bool = True,
+) -> Scores:
+    """Return the importance of every unit, of one scale over the `chosen` groups, ``(n_units,)`` float64.
+
+    Args:
+        network: As of :func:`score_units`.
+        groups: As of :func:`score_units`.
+        criterion: As of :func:`score_units`.
+        data: As of :func:`score_units`.
+        chosen: The groups whose units are to be ranked together.
+        checked: Whether scores that say nothing are refused; otherwise a group whose scores are all 0 stays at 0.
+
+    Raises:
+        AutopruneError: See :func:`score_units`.
+
+    """
+    scores = score_units(network, groups, criterion, data, chosen=chosen if checked else ())
+    for group in chosen:
+        units = list(group.units)
+        if scores[units].any():
+            scores[units] = comparable(criterion, scores[units])
+    return scores
+
+
 def _check(criterion: str, group: ChannelGroup, scores: Scores) -> None:
     """Refuse scores of one group that say nothing."""
     if not np.isfinite(scores).all():

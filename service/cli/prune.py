@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autoprune.criteria.catalog import find_criterion
-from autoprune.criteria.channels import comparable, score_units
+from autoprune.criteria.channels import comparable_units
 from autoprune.criteria.members import Scores
 from autoprune.errors import DatasetError, UnknownNameError
 from autoprune.groups.channel_group import ChannelGroups, find_groups
@@ -173,11 +173,8 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
     )
 
     def score(network: Network, groups: ChannelGroups) -> Scores:
-        scores = score_units(network, groups, criterion, task.data)
-        for group in groups.prunable(include_residual=task.include_residual):
-            units = list(group.units)
-            scores[units] = comparable(criterion, scores[units])
-        return scores
+        chosen = groups.prunable(include_residual=include_residual)
+        return comparable_units(network, groups, criterion, task.data, chosen=chosen)
 
     found = remove_while_training(
         task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), settings, score=score,

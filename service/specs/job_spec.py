@@ -339,7 +339,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str = Field(
-        description="load, pruningnet, audit, cluster, search, study, refit, finetune, export, measure, report or done.",
+        description="load, pruningnet, audit, cluster, search, study, refit, finetune, export, measure, report, done.",
         examples=["search"],
     )
     done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoprune.criteria.catalog import OBS, criterion_names
-from autoprune.criteria.channels import comparable, score_units
+from autoprune.criteria.channels import comparable_units
 from autoprune.criteria.members import Scores
 from autoprune.errors import Cancelled, CriterionError, NumericalError
 from autoprune.evaluation.metrics import score
@@ -219,12 +219,10 @@ def _schedule(task: _Task) -> dict[str, Any]:
     assert search.labels is not None, "checked"
 
     def criterion(network: Network, groups: ChannelGroups) -> Scores:
-        scores = score_units(network, groups, options.criterion, task.inputs.data, chosen=())  # checked at the start
-        for group in groups.prunable(include_residual=task.spec.include_residual):
-            units = list(group.units)
-            if scores[units].any():  # a group that nothing passes through any longer stays at 0
-                scores[units] = comparable(options.criterion, scores[units])
-        return scores
+        chosen = groups.prunable(include_residual=task.spec.include_residual)
+        return comparable_units(  # checked at the start; nothing may pass through some group any longer
+            network, groups, options.criterion, task.inputs.data, chosen=chosen, checked=False
+        )
 
     training = FinetuneSettings(
         epochs=options.epochs,
