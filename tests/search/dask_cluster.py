@@ -13,12 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Workers start quickly, many of them being killed.
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver",
-}
+#: For workers that are killed again and again: they are forked from a process that has imported torch.
+FORKED = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
 
 
 class DaskCluster:
@@ -30,13 +26,13 @@ class DaskCluster:
 
     """
 
-    def __init__(self, folder: Path, *, scheme: str = "tcp", options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, scheme: str = "tcp", options: Sequence[str] = (), forked: bool = False) -> None:
         self.log = folder / "cluster.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url = f"{scheme}://127.0.0.1:{self._port}"
-        self._folder, self._options = folder, options
+        self._folder, self._options, self._forked = folder, options, forked
         self._scheduler: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
         self._keeper: threading.Thread | None = None
@@ -91,7 +87,7 @@ class DaskCluster:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def wait(self, what: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, what: Callable[[], bool], seconds: float = 120) -> None:
         """Wait until `what` holds."""
         deadline = time.monotonic() + seconds
         while not what():
@@ -106,18 +102,19 @@ class DaskCluster:
         """Start ``dask KIND`` in a process group of its own."""
         command = [sys.executable, "-m", "dask", kind, *arguments, "--no-dashboard", *self._options]
         if kind == "worker":
-            command += ["--local-directory", str(self._folder), "--preload-nanny", "tests.search.dask_preload"]
-        environment = {**ENVIRONMENT, "PYTHONPATH": f"{first}{os.pathsep}{ROOT}"}
+            command += ["--local-directory", str(self._folder)]
+            command += ["--preload-nanny", "tests.search.dask_preload"] if self._forked else []
+        environment = {**os.environ, **(FORKED if self._forked else {}), "PYTHONPATH": f"{first}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
 
 
 @contextmanager
 def dask_cluster(
-    folder: Path, workers: int = 0, *, scheme: str = "tcp", options: Sequence[str] = ()
+    folder: Path, workers: int = 0, *, scheme: str = "tcp", options: Sequence[str] = (), forked: bool = False
 ) -> Iterator[DaskCluster]:
     """Lend a cluster with so many workers."""
-    cluster = DaskCluster(folder, scheme=scheme, options=options)
+    cluster = DaskCluster(folder, scheme=scheme, options=options, forked=forked)
     try:
         cluster.start_scheduler()
         if workers:

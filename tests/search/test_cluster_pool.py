@@ -36,7 +36,7 @@ EVALUATIONS = 24
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     """Two workers, started again whenever they end."""
-    with dask_cluster(tmp_path_factory.mktemp("cluster"), 2) as running:
+    with dask_cluster(tmp_path_factory.mktemp("cluster"), 2, forked=True) as running:
         running.keep_workers()
         yield running
 
