@@ -1,6 +1,7 @@
-"""Import the five packages and the command line from an installed wheel: ``check_import.py FOLDER``."""
+"""Import the five packages from an installed wheel, and make records with it: ``check_import.py FOLDER``."""
 
 import sys
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +15,10 @@ def main() -> None:
         file = import_module("autoprune" + name).__file__
         if file is None or site not in Path(file).resolve().parents:
             sys.exit(f"autoprune{name} came from {file}, expected it in {site}")
-    print(f"{len(NAMES)} modules imported from the wheel")
+    with tempfile.TemporaryDirectory() as home:  # by the revisions, which nothing imports
+        records = import_module("autoprune.service.storage.records").Records(f"sqlite:///{home}/a.sqlite", create=True)
+        records.close()
+    print(f"{len(NAMES)} modules imported from the wheel, and records made")
 
 
 if __name__ == "__main__":

@@ -32,3 +32,18 @@ def held(path: Path, *, wait_s: float = 0.0) -> Iterator[bool]:
                 return
     finally:
         os.close(handle)
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether nobody holds the lock file at `path`; one that was never held is not there. Others may ask too."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True

@@ -1,6 +1,7 @@
 """Where a service keeps its things, and how much it accepts."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,11 @@ _LIMITS = {
     "queued_jobs": "AUTOPRUNE_QUEUED_JOBS",
     "job_memory_mib": "AUTOPRUNE_JOB_MEMORY_MIB",
     "job_seconds": "AUTOPRUNE_JOB_SECONDS",
+    "keep_days": "AUTOPRUNE_KEEP_DAYS",
 }
+
+#: Most jobs that one service runs at a time.
+MOST_WORKERS = 1024
 
 
 class SettingsError(AutopruneError):
@@ -39,12 +44,14 @@ class Settings:
         max_model_bytes: Largest model file accepted.
         max_dataset_bytes: Largest dataset file accepted.
         run_jobs: Whether this service takes jobs from the queue, or only accepts them.
+        workers: Jobs that it runs at a time.
         require_keys: Whether every request must carry an API key.
         requests_per_s: Requests a second that one API key, or everybody without one, may go on sending.
         queued_jobs: Jobs that one API key, or everybody without one, may have waiting at a time.
         job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
         job_seconds: Longest time that one attempt at a job may take; None for any.
         log_level: From which level on the service and its workers log: one of :data:`autoprune.service.logs.LEVELS`.
+        keep_days: Days after which what jobs that ended left, and uploads that no job names, are deleted; None: never.
 
     """
 
@@ -53,20 +60,22 @@ class Settings:
     max_model_bytes: int = 512 * MIB
     max_dataset_bytes: int = 4096 * MIB
     run_jobs: bool = True
+    workers: int = 1
     require_keys: bool = False
     requests_per_s: int = 100
     queued_jobs: int = 1000
     job_memory_mib: int | None = None
     job_seconds: int | None = None
     log_level: str = "info"
+    keep_days: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Return the settings that the environment names; the rest as by default.
 
-        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_LOG_LEVEL``, and as
-        whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``, ``AUTOPRUNE_QUEUED_JOBS``,
-        ``AUTOPRUNE_JOB_MEMORY_MIB`` and ``AUTOPRUNE_JOB_SECONDS``.
+        ``AUTOPRUNE_HOME``, ``AUTOPRUNE_DB``, ``AUTOPRUNE_REQUIRE_KEYS`` (0 or 1), ``AUTOPRUNE_WORKERS`` (0: run no
+        jobs), ``AUTOPRUNE_LOG_LEVEL``, and as whole numbers above 0 ``AUTOPRUNE_REQUESTS_PER_SECOND``,
+        ``AUTOPRUNE_QUEUED_JOBS``, ``AUTOPRUNE_JOB_MEMORY_MIB``, ``AUTOPRUNE_JOB_SECONDS`` and ``AUTOPRUNE_KEEP_DAYS``.
 
         Raises:
             SettingsError: A variable holds something else.
@@ -84,7 +93,13 @@ class Settings:
         level = variables.get("AUTOPRUNE_LOG_LEVEL") or settings.log_level
         if level not in LEVELS:
             raise SettingsError(f"AUTOPRUNE_LOG_LEVEL: expected one of {', '.join(LEVELS)}; found {level[:100]!r}")
-        return replace(settings, log_level=level, **limits)
+        settings = replace(settings, log_level=level)
+        workers = variables.get("AUTOPRUNE_WORKERS")
+        return replace(settings.with_workers(_workers(workers)) if workers else settings, **limits)
+
+    def with_workers(self, workers: int) -> "Settings":
+        """Return these settings for a service that runs so many jobs at a time; with 0 it only accepts them."""
+        return replace(self, run_jobs=workers > 0, workers=max(workers, 1))
 
     @property
     def url(self) -> str:
@@ -102,7 +117,17 @@ class Settings:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that a service writes into."""
-        return self.home, self.home / "store", self.home / "jobs"
+        return self.home, self.store, self.home / "jobs"
+
+    @property
+    def store(self) -> Path:
+        """The folder of uploaded files."""
+        return self.home / "store"
+
+    @property
+    def runner_locks(self) -> Path:
+        """The folder of the locks that the runners of jobs hold while they live."""
+        return self.home / "runners"
 
     def prepare(self) -> None:
         """Make the folders.
@@ -114,10 +139,19 @@ class Settings:
         try:
             for folder in self.folders:
                 folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):  # a disk that was mounted for reading has the folders too
+                    pass
         except OSError as error:
             raise SettingsError(
                 f"cannot write to {self.home} ({error}); set AUTOPRUNE_HOME to a folder of yours"
             ) from error
+
+
+def _workers(text: str) -> int:
+    """Return the number of jobs at a time that ``AUTOPRUNE_WORKERS`` holds."""
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) <= MOST_WORKERS):
+        raise SettingsError(f"AUTOPRUNE_WORKERS: expected a whole number up to {MOST_WORKERS}, found {text[:100]!r}")
+    return int(text)
 
 
 def _limit(name: str, text: str) -> int:

@@ -348,13 +348,23 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; info, or what $AUTOPRUNE_LOG_LEVEL says.")
     ] = None,
+    workers: opt.JobsAtOnce = None,
 ) -> None:
     """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
     if log_level not in (None, "debug", "info", "warning", "error"):
         raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
     from autoprune.service.rest.server import serve as run_server
 
-    run_server(host, port, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+    settings = opt.settings_with(workers)
+    run_server(host, port, settings=settings, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
+
+
+@app.command()
+def work(workers: opt.JobsAtOnce = None) -> None:
+    """Run jobs without the REST service, beside others that share $AUTOPRUNE_HOME and $AUTOPRUNE_DB."""
+    from autoprune.service.engine.working import work as run_jobs
+
+    run_jobs(opt.settings_with(workers), ready=lambda count: typer.echo(f"running up to {count} jobs at a time"))
 
 
 @app.command()

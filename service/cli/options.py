@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from autoprune.errors import AutopruneError
+from autoprune.service.settings import MOST_WORKERS, Settings
 
 
 class CommandError(AutopruneError):
@@ -20,6 +21,16 @@ _PRUNINGNET = "Predicted weights (used with --policy metapruning)"
 _SCHEDULE = "Schedule"
 _TUNING, _OUTPUT = "Fine-tuning (used when epochs are above 0)", "Output"
 _SERVICE = "Service"
+
+JobsAtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=MOST_WORKERS,
+        help="Jobs to run at a time; 0: only accept them. Without it $AUTOPRUNE_WORKERS, or 1.",
+    ),
+]
 
 Model = Annotated[
     str,
@@ -479,3 +490,14 @@ def parse_input_shape(text: object) -> tuple[int, ...] | None:
         return tuple(int(part) for part in str(text).lower().replace("x", ",").split(","))
     except ValueError:
         raise CommandError(f"--input-shape: expected channels,height,width as in 3,32,32; found {text!r}") from None
+
+
+def settings_with(workers: int | None) -> Settings:
+    """Return the settings of the environment, with another number of jobs at a time if one is given.
+
+    Raises:
+        SettingsError: A variable of the environment holds something unusable.
+
+    """
+    settings = Settings.from_environment()
+    return settings if workers is None else settings.with_workers(workers)

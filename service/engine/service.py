@@ -1,13 +1,14 @@
-"""One running service: its settings, records, files and runner, opened and closed together."""
+"""One running service: its settings, records, files and runners, opened and closed together."""
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autoprune.service.engine.job_metrics import JobMetrics
-from autoprune.service.engine.runner import JobRunner
+from autoprune.service.engine.runners import Runners
 from autoprune.service.settings import Settings
 from autoprune.service.storage.file_store import FileStore
+from autoprune.service.storage.home_mark import check_home
 from autoprune.service.storage.records import Records
 
 
@@ -16,38 +17,39 @@ class Service:
     """What every request works with.
 
     Attributes:
-        runner: None where this service only accepts jobs.
-        metrics: What the runner has done since the start.
+        runners: None where this service only accepts jobs.
+        metrics: What the runners have done since the start.
 
     """
 
     settings: Settings
     records: Records
     store: FileStore
-    runner: JobRunner | None
+    runners: Runners | None
     metrics: JobMetrics
 
     def wake(self) -> None:
-        """Tell the runner that there is work, if there is a runner."""
-        if self.runner is not None:
-            self.runner.wake()
+        """Tell the runners that there is work, if there are any."""
+        if self.runners is not None:
+            self.runners.wake()
 
 
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[Service]:
-    """Open a service, run its jobs while the context lasts, and close it; a job that runs then is queued again.
+    """Open a service, run jobs while the context lasts, and close it; jobs that run then are queued again.
 
     Raises:
-        SettingsError: Folder or database cannot be used, or another service runs the jobs of this folder.
+        SettingsError: Folder or database cannot be used, or belong to another database or folder.
 
     """
     settings.prepare()
     with contextlib.ExitStack() as stack:
         records = Records(settings.url, create=True)
         stack.callback(records.close)
+        check_home(settings.home, records)
         metrics = JobMetrics()
-        runner = JobRunner(settings, records, metrics) if settings.run_jobs else None
-        if runner is not None:
-            runner.start()
-            stack.callback(runner.stop)
-        yield Service(settings, records, FileStore(settings.home / "store"), runner, metrics)
+        runners = Runners(settings, records, metrics) if settings.run_jobs else None
+        if runners is not None:
+            stack.callback(runners.stop)
+            runners.start()
+        yield Service(settings, records, FileStore(settings.store), runners, metrics)

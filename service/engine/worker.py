@@ -1,6 +1,7 @@
 """The process of one job: ``python -m autoprune.service.engine.worker <job id> <attempt>``, started by the runner."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import mimetypes
@@ -15,13 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
 from autoprune.service.locks import held
-from autoprune.service.settings import Settings
+from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec, Progress
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
@@ -32,8 +35,19 @@ from autoprune.service.storage.tables import ArtifactRow, JobKind, JobState, Jso
 PROGRESS_S = 0.25
 
 EXIT_STOPPED = 75
-_EXIT_LOCKED = 76
+
+#: Another process works on the job: this attempt never began.
+EXIT_LOCKED = 76
+
+#: The records cannot be used, which may pass.
+EXIT_RECORDS = 77
+
 _LOCK_S = 5.0
+
+#: How long a job waits for the records when it begins, in seconds; an outcome waits for ever.
+_DATABASE_S = 600.0
+
+_AWAY = (OperationalError, InterfaceError)
 
 if TYPE_CHECKING:
     from autoprune.service.devices.work import DeviceTimer
@@ -56,38 +70,110 @@ def main(job_id: str, attempt: int) -> int:
     with held(settings.job_folder(job_id) / "worker.lock", wait_s=_LOCK_S) as locked:
         if not locked:
             _log.error("another process works on job %s", job_id)
-            return _EXIT_LOCKED
-        records = Records(settings.url)
+            return EXIT_LOCKED
         try:
-            return _run(settings, records, job_id, attempt, stop)
-        finally:
-            records.close()
+            with contextlib.closing(_opened(settings.url, stop)) as records:
+                return _run(settings, records, job_id, attempt, stop)
+        except Cancelled:
+            return EXIT_STOPPED
+        except (SettingsError, *_AWAY):
+            _log.exception("job %s: the database is away", job_id)
+            return EXIT_RECORDS
+
+
+def _opened(url: str, stop: threading.Event) -> Records:
+    """Open the records, as soon as they can be.
+
+    Raises:
+        SettingsError: They cannot be opened for a long time.
+        Cancelled: Told to stop meanwhile.
+
+    """
+    deadline = time.monotonic() + _DATABASE_S
+    while True:
+        try:
+            return Records(url)
+        except SettingsError as error:
+            if time.monotonic() > deadline:
+                raise
+            _log.warning("waiting for the database: %s", error)
+            _wait(stop)
+
+
+def _insist(move: Callable[[], object], stop: threading.Event) -> None:
+    """Record the outcome of a job by `move`, as soon as the database can be written.
+
+    Raises:
+        Cancelled: Told to stop meanwhile.
+
+    """
+    while True:
+        try:
+            move()
+        except _AWAY as error:
+            _log.warning("the outcome cannot be recorded; waiting for the database: %s", error)
+            _wait(stop)
+        else:
+            return
+
+
+def _wait(stop: threading.Event) -> None:
+    """Wait before something is tried again.
+
+    Raises:
+        Cancelled: Told to stop meanwhile.
+
+    """
+    if stop.wait(1.0):
+        raise Cancelled("told to stop while the database is away")
 
 
 def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> int:
-    """Run the pipeline; the job boundary: whatever goes wrong ends here, as the job's error."""
+    """Run the pipeline; the job boundary: whatever goes wrong with the job ends here, as its error.
+
+    Raises:
+        OperationalError: The database is away.
+        Cancelled: Told to stop while the outcome could not be recorded.
+
+    """
     try:
         _compute(settings, records, job_id, attempt, stop)
     except Cancelled:
         _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
         return EXIT_STOPPED
+    except _AWAY:
+        raise
     except AutopruneError as error:
         _log.error("job %s: %s", job_id, error)
-        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": kind_of(error), "detail": str(error)})
+        told = {"type": kind_of(error), "detail": str(error)}
+        _insist(lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=told), stop)
         return 2
     except Exception as error:
-        _log.exception("job %s: a defect", job_id)
-        detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
-        records.move(job_id, JobState.FAILED, attempt=attempt, error={"type": "defect", "detail": detail})
+        _log.exception("job %s: a defect, or no resources", job_id)
+        defect = _defect(error)
+        _insist(lambda: records.move(job_id, JobState.FAILED, attempt=attempt, error=defect), stop)
         return 1
-    artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
-    records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+
+    def succeed() -> None:  # rows that could not be written are not tried again
+        artifacts = [_artifact(job_id, path, name) for name, path in _files(settings.artifact_folder(job_id))]
+        records.move(job_id, JobState.SUCCEEDED, attempt=attempt, artifacts=artifacts)
+
+    _insist(succeed, stop)
     return 0
+
+
+def _defect(error: Exception) -> Json:
+    """Return the error of a job that failed by none of its user's doing."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        detail = f"the job's folder cannot be written ({error.strerror}); free some space and submit it again"
+        return {"type": "storage-error", "detail": detail}
+    detail = f"a defect of autoprune, or a machine out of resources: {type(error).__name__}: {str(error)[:1000]}"
+    return {"type": "defect", "detail": detail}
 
 
 def _compute(settings: Settings, records: Records, job_id: str, attempt: int, stop: threading.Event) -> None:
     """Run the pipeline in the job's folder, so that every path in its messages is relative to that."""
-    row, store = records.job(job_id), FileStore(settings.home / "store")
+    row, store = records.job(job_id), FileStore(settings.store)
     kind = ComparisonSpec if row.kind == JobKind.COMPARISON else JobSpec
     resolved = resolve(kind.model_validate(row.spec), records, store, settings, job_id)
     run = _pipeline(resolved)
@@ -137,7 +223,11 @@ class _ProgressWriter:
         if stage == self._last and progress.done < progress.total and time.monotonic() < self._next_s:
             return
         self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
-        self._records.report(self._job_id, self._attempt, progress=_json(progress))
+        try:
+            self._records.report(self._job_id, self._attempt, progress=_json(progress))
+        except _AWAY as error:  # the job goes on, and its next progress is recorded
+            _log.warning("progress is not recorded: %s", error)
+            self._last = None
 
 
 def _json(progress: Progress) -> Json:

@@ -83,7 +83,7 @@ def _page(service: Service, job_id: str, kind: JobKind) -> Response:
         live=None if succeeded else live(service, job_id),
         outcome=outcome(service, found) if succeeded else None,
         artifacts=artifacts_of(service, job_id, kind),
-        runs_jobs=service.runner is not None,
+        runs_jobs=service.runners is not None,
     )
 
 
@@ -92,7 +92,7 @@ def _live(service: Service, job_id: str, kind: JobKind) -> Response:
     found = summary(service, service.records.job(job_id, kind))
     if found.is_final:
         return HTMLResponse("", headers={"HX-Refresh": "true"})
-    return rendered("_live.html", job=found, live=live(service, job_id), runs_jobs=service.runner is not None)
+    return rendered("_live.html", job=found, live=live(service, job_id), runs_jobs=service.runners is not None)
 
 
 def _cancel(service: Service, job_id: str, kind: JobKind) -> Response:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from autoprune.service.rest.caller_check import SAFE_METHODS
-from autoprune.service.rest.problems import problem_response
+from autoprune.service.rest.problems import RECORDS_UNAVAILABLE, problem_response, records_unavailable
 from autoprune.service.storage.key_records import KeyRecords
 from autoprune.service.storage.tables import KeyRow, KeyScope
 
@@ -41,7 +41,11 @@ class KeyCheck:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
-        key = await run_in_threadpool(_key, scope)
+        try:
+            key = await run_in_threadpool(_key, scope)
+        except RECORDS_UNAVAILABLE as failure:
+            await records_unavailable(scope["path"], failure)(scope, receive, send)
+            return
         needed = _needed(scope)
         if key is not None and key.allows(needed):
             scope.setdefault("state", {})["key"] = key

@@ -1,5 +1,6 @@
 """Every error of the API as problem details (RFC 9457): what was expected, what was found, what to do."""
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -25,6 +27,11 @@ from autoprune.service.storage.records import JobStateError, NotFoundError
 MEDIA_TYPE = "application/problem+json"
 
 _log = logging.getLogger(__name__)
+
+#: What is raised while the records cannot be used; the last where all connections are busy for too long.
+RECORDS_UNAVAILABLE = (DatabaseError, InterfaceError, PoolTimeoutError)
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _STATUS: Mapping[type[AutopruneError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -85,7 +92,9 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AutopruneError, _on_user_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(DatabaseError, _on_database_error)
+    for error in RECORDS_UNAVAILABLE:
+        app.add_exception_handler(error, _on_database_error)
+    app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -113,6 +122,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths, wrong methods, broken forms."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:  # while a form was received
+        return _disk_full(request, error.__cause__)
     detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -130,13 +141,29 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
+def records_unavailable(path: str, error: Exception) -> Response:
+    """Return the answer to a request for `path` while the records cannot be used: 503; the log says why."""
+    _log.error("the records cannot be used", exc_info=error)
+    detail = "the service's records cannot be used at the moment (not there, full, locked or damaged); try again later"
+    return problem_response(503, detail, kind="records-unavailable", instance=path, headers={"Retry-After": "5"})
+
+
 async def _on_database_error(request: Request, error: Exception) -> Response:
     """Answer 503 while the records cannot be used."""
-    _log.error("the records cannot be used", exc_info=error)
-    detail = "the service's records cannot be used at the moment (disk full, locked or damaged); try again later"
-    return problem_response(
-        503, detail, kind="records-unavailable", instance=request.url.path, headers={"Retry-After": "5"}
-    )
+    return records_unavailable(request.url.path, error)
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    """Answer 507 where a disk is full, and else as to any defect."""
+    assert isinstance(error, OSError)
+    return _disk_full(request, error) if error.errno in _DISK_FULL else await _on_defect(request, error)
+
+
+def _disk_full(request: Request, error: OSError) -> Response:
+    """Return the answer to what cannot be written down."""
+    _log.error("a disk of the service cannot be written", exc_info=error)
+    detail = f"the service cannot write to its disk ({error.strerror}); free some space there and send it again"
+    return problem_response(507, detail, kind="storage-error", instance=request.url.path)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -19,17 +19,17 @@ router = APIRouter(tags=["service"])
 def get_health(service: TheService) -> HealthView:
     """Answer ok where the records can be read."""
     service.records.jobs(limit=1)
-    return HealthView(version=__version__, runs_jobs=service.runner is not None)
+    return HealthView(version=__version__, runs_jobs=service.runners is not None)
 
 
 @router.get("/readyz", summary="Whether jobs can be sent", response_model=HealthView, responses=documented(503))
 def get_readiness(service: TheService, request: Request) -> HealthView | Response:
-    """Answer ok where the records can be read, the folders can be written and the runner of jobs lives."""
+    """Answer ok where the records can be read, the folders can be written and the runners of jobs live."""
     found = obstacles(service)
     if found:
         detail = "; ".join(found)
         return problem_response(503, detail, kind="not-ready", instance=request.url.path, headers={"Retry-After": "5"})
-    return HealthView(version=__version__, runs_jobs=service.runner is not None)
+    return HealthView(version=__version__, runs_jobs=service.runners is not None)
 
 
 @router.get("/metrics", summary="Counts for Prometheus", response_class=PlainTextResponse)

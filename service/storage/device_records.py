@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from autoprune.errors import AutopruneError
+from autoprune.service.storage.database import insert_into
 from autoprune.service.storage.records import NotFoundError, Records
 from autoprune.service.storage.tables import DeviceRow, DeviceWorkRow, Json, WorkState, now
 
@@ -37,22 +37,22 @@ class DeviceRecords:
         """Queue work for a device, known or not."""
         row = DeviceWorkRow(id=f"wrk_{uuid.uuid4().hex[:24]}", device=device, work=work)
         with self._session.begin() as session:
-            session.execute(insert(DeviceRow).values(name=device, created_at=now()).on_conflict_do_nothing())
+            known = insert_into(session, DeviceRow).values(name=device, created_at=now())
+            session.execute(known.on_conflict_do_nothing())
             session.add(row)
         return row
 
     def take(self, device: str) -> DeviceWorkRow | None:
         """Give the oldest open work to `device`; None where there is none. The device counts as seen now."""
         moment = now()
-        seen = insert(DeviceRow).values(name=device, created_at=moment, seen_at=moment)
-        seen = seen.on_conflict_do_update(index_elements=["name"], set_={"seen_at": moment})
         open_ = or_(
             DeviceWorkRow.state == WorkState.QUEUED.value,
             (DeviceWorkRow.state == WorkState.TAKEN.value) & (DeviceWorkRow.taken_until < moment),
         )
         of_device = (DeviceWorkRow.device == device) & open_
-        with self._session.begin() as session:
-            session.execute(seen)
+        with self._session.begin() as session:  # who has written that the device was seen takes before others do
+            seen = insert_into(session, DeviceRow).values(name=device, created_at=moment, seen_at=moment)
+            session.execute(seen.on_conflict_do_update(index_elements=["name"], set_={"seen_at": moment}))
             session.execute(
                 update(DeviceWorkRow)
                 .where(of_device, DeviceWorkRow.attempts >= MOST_ATTEMPTS)
@@ -62,8 +62,8 @@ class DeviceRecords:
                     error=f"given out {MOST_ATTEMPTS} times, and no result came",
                 )
             )
-            oldest = select(func.min(DeviceWorkRow.number)).where(of_device).scalar_subquery()
-            row = session.scalar(select(DeviceWorkRow).where(DeviceWorkRow.number == oldest))
+            oldest = select(DeviceWorkRow).where(of_device).order_by(DeviceWorkRow.number).limit(1)
+            row = session.scalar(oldest.with_for_update(skip_locked=True))  # locked: its result is being written
             if row is not None:
                 row.state, row.attempts = WorkState.TAKEN.value, row.attempts + 1
                 row.taken_until = moment + timedelta(seconds=2 * float(row.work["time_budget_s"]) + SPARE_S)

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import event, exists, func, insert, literal, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.tables import JobChange, JobEventRow, JobRow, Json
 
 _log = logging.getLogger(__name__)
@@ -49,24 +50,14 @@ def add_event(
     attempt: int,
     *,
     error: Mapping[str, Any] | None = None,
-    crashed: bool = False,
+    loss: Loss | None = None,
 ) -> None:
     """Add the event of a change that `session` makes, and log it; `error` is that of the job, with its ``type``."""
     detail: Json = {}
     if error is not None:
         detail["error_type"] = error["type"]
-    if crashed:
-        detail["crashed"] = True
+    if loss is not None:
+        detail["died" if loss.died else "crashed"] = True
     session.add(JobEventRow(job_id=job_id, state=change.value, attempt=attempt, detail=detail))
     fields = {"job_id": job_id, "state": change.value, "attempt": attempt, **detail}
     event.listen(session, "after_commit", lambda _: _log.info("job change", extra=fields), once=True)
-
-
-def add_missing_events(sessions: sessionmaker[Session]) -> None:
-    """Give each job whose state was recorded by a version without events one that tells it."""
-    columns = ["job_id", "state", "attempt", "detail", "created_at"]
-    moment = func.coalesce(JobRow.finished_at, JobRow.started_at, JobRow.created_at)
-    told = exists().where(JobEventRow.job_id == JobRow.id, JobEventRow.state == JobRow.state)
-    jobs = select(JobRow.id, JobRow.state, JobRow.attempts, literal("{}"), moment).where(~told)
-    with sessions.begin() as session:
-        session.execute(insert(JobEventRow).from_select(columns, jobs.order_by(JobRow.number)))

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,6 +54,17 @@ class FileStore:
         """Return where the content with this hash lies, whether it is there or not."""
         return self._folder / sha256[:2] / f"{sha256}{suffix}"
 
+    def is_older(self, sha256: str, suffix: str, before: datetime) -> bool:
+        """Tell whether a content was sent for the last time `before` a moment, or is not there."""
+        try:
+            return self.path(sha256, suffix).stat().st_mtime < before.timestamp()
+        except FileNotFoundError:
+            return True
+
+    def delete(self, sha256: str, suffix: str) -> None:
+        """Delete a content."""
+        self.path(sha256, suffix).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def received(self, source: BinaryIO, *, suffix: str, max_bytes: int) -> Iterator["Upload"]:
         """Copy `source` into a temporary file of the store, and yield it to be looked at and then kept.
@@ -85,7 +97,9 @@ class FileStore:
         final = self.path(sha256, suffix)
         try:
             final.parent.mkdir(exist_ok=True)
-            if not final.exists():
+            try:
+                os.utime(final)  # whoever deletes old uploads sees that it was sent again
+            except FileNotFoundError:
                 os.replace(temporary, final)
                 _sync_folder(final.parent)
         except OSError as error:

@@ -1,17 +1,18 @@
-"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file."""
+"""The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file or in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Engine, case, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, engine_of, make_tables
-from autoprune.service.storage.event_records import add_event, add_missing_events
+from autoprune.service.storage.database import check_readable, check_undamaged, engine_of, hold, shown
+from autoprune.service.storage.event_records import add_event
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
 from autoprune.service.storage.tables import (
     ArtifactRow,
@@ -44,22 +45,35 @@ class Records:
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
-        """Open the records at a SQLAlchemy `url`; with `create`, make the tables that are missing.
+        """Open the records at a SQLAlchemy `url`; with `create`, bring its tables up to date.
 
         Raises:
-            SettingsError: Not a SQLite file, or one that cannot be opened or is damaged.
+            SettingsError: Neither a SQLite file nor a PostgreSQL database, or one that cannot be used as it is.
 
         """
         self._engine = engine_of(url)
         self._session = sessionmaker(self._engine, expire_on_commit=False)
         try:
             if create:
-                make_tables(self._engine)
-                add_missing_events(self._session)
+                from autoprune.service.storage.migrate import bring_up_to_date  # imports Alembic, which takes its time
+
+                check_undamaged(self._engine)
+                bring_up_to_date(self._engine)
             self.check()
         except DatabaseError as error:
             self._engine.dispose()
-            raise SettingsError(f"the records at {url} cannot be used ({error.orig}); set AUTOPRUNE_DB") from error
+            cause = " ".join(str(error.orig).split())  # one line
+            raise SettingsError(
+                f"the records at {shown(self._engine.url)} cannot be used ({cause}); set AUTOPRUNE_DB"
+            ) from error
+        except SettingsError:
+            self._engine.dispose()
+            raise
+
+    @property
+    def engine(self) -> Engine:
+        """What connects to the database of these records."""
+        return self._engine
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -160,6 +174,14 @@ class Records:
         with self._session() as session:
             return session.scalars(behind(session, query, JobRow, after)).all()
 
+    def running(self, runner: str | None = None) -> Sequence[JobRow]:
+        """Return the jobs that run, oldest first: all of them, or those that `runner` has."""
+        query = select(JobRow).where(JobRow.state == JobState.RUNNING.value).order_by(JobRow.number)
+        if runner is not None:
+            query = query.where(JobRow.runner == runner)
+        with self._session() as session:
+            return session.scalars(query).all()
+
     def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state, of all kinds."""
         query = select(JobRow.state, func.count()).group_by(JobRow.state)
@@ -167,16 +189,23 @@ class Records:
             found = dict(session.execute(query).all())
         return {state: found.get(state.value, 0) for state in JobState}
 
-    def claim(self) -> JobRow | None:
-        """Move the oldest queued job to running and return it; None where nothing is queued."""
-        oldest = select(func.min(JobRow.number)).where(JobRow.state == JobState.QUEUED.value).scalar_subquery()
+    def claim(self, runner: str | None = None) -> JobRow | None:
+        """Move the oldest queued job to running, by `runner`, and return it; None where nothing is queued.
+
+        A job that somebody else is claiming or cancelling at this moment is passed over.
+        """
+        moment = now()  # the statement may have to wait, meanwhile a job may be added
+        begun = case((JobRow.created_at > moment, JobRow.created_at), else_=moment)
+        queued = select(JobRow.number).where(JobRow.state == JobState.QUEUED.value)
+        oldest = queued.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True)  # SQLite has one writer
         claim = (
             update(JobRow)
-            .where(JobRow.number == oldest, JobRow.state == JobState.QUEUED.value)
+            .where(JobRow.number == oldest.scalar_subquery(), JobRow.state == JobState.QUEUED.value)
             .values(
                 state=JobState.RUNNING.value,
                 attempts=JobRow.attempts + 1,
-                started_at=func.coalesce(JobRow.started_at, now()),
+                started_at=func.coalesce(JobRow.started_at, begun),
+                runner=runner,
                 worker_pid=None,
             )
             .returning(JobRow.id, JobRow.attempts)
@@ -195,18 +224,18 @@ class Records:
         attempt: int | None = None,
         error: Json | None = None,
         artifacts: Sequence[ArtifactRow] = (),
-        crashed: bool = False,
+        loss: Loss | None = None,
     ) -> bool:
         """Move a job to `state` with its error or artifacts, if it may go there; return whether it did.
 
         With `attempt`, only while that attempt is the job's latest. Of several who try to finish a job, one wins.
-        `crashed` counts the attempt as one that was ended from outside, in the same statement: never twice.
+        A `loss` counts the attempt as one that was lost, in the same statement: never twice.
         """
         values: Json = {"state": state.value, "worker_pid": None, "error": error}
         if state.is_final:
             values["finished_at"] = now()
-        if crashed:
-            values["crashes"] = JobRow.crashes + 1
+        if loss is not None:
+            values |= {"crashes": loss.crashes, "deaths": loss.deaths, "journaled": loss.journaled}
         query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_([source.value for source in state.sources]))
         if attempt is not None:
             query = query.where(JobRow.attempts == attempt)
@@ -215,7 +244,7 @@ class Records:
             if moved is not None:
                 session.add_all(artifacts)
                 change = JobChange.REQUEUED if state is JobState.QUEUED else JobChange(state)
-                add_event(session, job_id, change, moved.attempts, error=error, crashed=crashed)
+                add_event(session, job_id, change, moved.attempts, error=error, loss=loss)
         return moved is not None
 
     def request_cancel(self, job_id: str) -> JobRow:
@@ -263,14 +292,16 @@ class Records:
 
 
 def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Quota) -> JobRow:
-    """Queue a job for the caller of a `quota`, in the transaction of `session`.
+    """Queue a job for the caller of a `quota`, as the first thing in the transaction of `session`.
 
     Raises:
         QuotaError: That caller has as many queued as it may.
 
     """
-    queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
-    quota.check(session.scalar(queued) or 0)
+    if quota.queued_jobs is not None:
+        hold(session, f"autoprune queue of {quota.key_id}")  # of those who send at once, no more get in than may
+        queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
+        quota.check(session.scalar(queued) or 0)
     row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
     session.add(row)
     session.flush()  # what refers to the job comes after it

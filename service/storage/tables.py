@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = dict[str, Any]
@@ -105,10 +105,37 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Table(DeclarativeBase):
-    """Base of all tables."""
+class Text(TypeDecorator[str]):
+    """Text without NUL, which PostgreSQL cannot keep: the sign for what is unknown stands in its place."""
 
-    type_annotation_map = {Json: JSON, list[int]: JSON, list[str]: JSON, datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy's own hook
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace NUL."""
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; whole numbers have 64 bits, of which SQLite calls any ``INTEGER``."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own hook
+        Json: JSON,
+        list[int]: JSON,
+        list[str]: JSON,
+        datetime: UtcDateTime,
+        str: Text,
+        int: BigInteger().with_variant(Integer, "sqlite"),
+    }
+
+
+class FactRow(Table):
+    """One thing that holds for all the records, by its name."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
 
 
 class ModelRow(Table):
@@ -150,7 +177,10 @@ class JobRow(Table):
     Attributes:
         kind: What it runs, and so what its spec is of.
         attempts: How often a worker was started; a worker of an earlier attempt may no longer write.
-        crashes: How many of these attempts were ended from outside: with the service that ran them, or by SIGTERM.
+        crashes: How many of these attempts ended with the service that ran them, since the job last got further.
+        deaths: How many ended because the job's own process died, since the job last got further.
+        journaled: Evaluations in the job's journal when an attempt was last lost; with more of them it got further.
+        runner: Who has claimed the latest attempt, as ``host/0``.
         worker_pid: Process of the attempt that runs now.
         key_id: API key that submitted it; null where the service asks for none.
 
@@ -169,6 +199,9 @@ class JobRow(Table):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0, server_default="0")
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")
+    journaled: Mapped[int] = mapped_column(default=0, server_default="0")
+    runner: Mapped[str | None]
     worker_pid: Mapped[int | None]
     key_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -196,7 +229,8 @@ class JobEventRow(Table):
             the order of their ids while others are written.
         state: A :class:`JobChange`: the state that the job came to, and how.
         attempt: The job's latest attempt at that time; 0 before the first.
-        detail: ``error_type`` of a failure; ``crashed`` where the service that ran the attempt had ended.
+        detail: ``error_type`` of a failure; ``crashed`` where the service that ran the attempt had ended, ``died``
+            where the job's own process had.
 
     """
 

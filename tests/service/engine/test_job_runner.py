@@ -15,21 +15,18 @@ import onnxruntime
 import pytest
 from sqlalchemy import update
 
-from autoprune.service.engine.runner import MOST_CRASHES
 from autoprune.service.engine.service import opened
 from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.rest.server import listen
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.storage.event_records import EventRecords
+from autoprune.service.storage.losses import MOST_CRASHES, MOST_DEATHS
 from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import JobRow
+from tests.service.engine.small_jobs import ENDLESS, QUICK, group_is_gone
 from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
-
-QUICK = {"dataset": "digits", "budget": "macs=50%", "policies": ["uniform"], "evaluations": 3, "fit_images": 200,
-         "search_images": 100, "report_images": 100}  # fmt: skip
-
-ENDLESS = {**QUICK, "evaluations": 1, "finetune_epochs": 10_000, "fit_images": 1500}
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +51,6 @@ def worker_pid(live: Live, job_id: str, *, attempt: int = 1) -> int:
                 return row.worker_pid
             time.sleep(0.02)
     raise AssertionError(live.job(job_id))
-
-
-def group_is_gone(pid: int, within_s: float) -> bool:
-    """Tell whether no process of a group is left, waiting at most so long."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def training(job: dict[str, object]) -> bool:
@@ -176,12 +161,18 @@ def test_a_running_job_is_cancelled_within_three_seconds(live: Live, model: str)
     assert group_is_gone(pid, 0.1)
 
 
-def test_a_worker_that_is_killed_fails_its_job(live: Live, model: str) -> None:
+def test_a_job_whose_worker_is_killed_goes_on_and_fails_if_that_happens_every_time(live: Live, model: str) -> None:
     job = live.submit(model=model, **ENDLESS)
-    os.killpg(worker_pid(live, job["id"]), signal.SIGKILL)
+    for attempt in range(1, MOST_DEATHS + 1):
+        os.killpg(worker_pid(live, job["id"], attempt=attempt), signal.SIGKILL)
     done = live.finished(job["id"])
-    assert (done["state"], done["error"]["type"]) == ("failed", "worker-died")
-    assert "SIGKILL" in done["error"]["detail"]
+    assert (done["state"], done["attempts"], done["error"]["type"]) == ("failed", MOST_DEATHS, "poisoned")
+    assert f"{MOST_DEATHS} attempts at this job died" in done["error"]["detail"]
+    with contextlib.closing(Records(live.settings.url)) as records:
+        told = [(event.state, event.detail) for event in EventRecords(records.sessions).of([job["id"]])[job["id"]]]
+    again = [("running", {}), ("requeued", {"died": True})] * (MOST_DEATHS - 1)
+    end = ("failed", {"error_type": "poisoned", "died": True})
+    assert told == [("queued", {}), *again, ("running", {}), end]
 
 
 def test_a_job_whose_upload_is_gone_fails_with_its_reason(tmp_path: Path) -> None:
@@ -204,8 +195,6 @@ def test_jobs_outlive_a_service_that_is_killed_and_leave_no_process(tmp_path: Pa
         waiting = live.submit(model=model, **QUICK)
         live.wait(job["id"], training)
         pid = worker_pid(live, job["id"])
-        with pytest.raises(SettingsError, match="another autoprune service"), opened(settings):
-            pass
         service.kill()
         service.wait()
     assert group_is_gone(pid, 3)
@@ -229,11 +218,12 @@ def test_a_job_that_ends_the_service_every_time_fails_and_the_next_one_runs(tmp_
         service.kill()
         service.wait()
     with contextlib.closing(Records(settings.url)) as records, records.sessions.begin() as session:
-        session.execute(update(JobRow).where(JobRow.id == poisoned["id"]).values(crashes=MOST_CRASHES - 1))  # before
+        before = {"crashes": MOST_CRASHES - 1, "journaled": 100}  # none got further than that
+        session.execute(update(JobRow).where(JobRow.id == poisoned["id"]).values(before))
     with in_thread(settings) as live:
         failed = live.finished(poisoned["id"])
         assert (failed["state"], failed["attempts"], failed["error"]["type"]) == ("failed", 1, "poisoned")
-        assert f"ended {MOST_CRASHES} times" in failed["error"]["detail"]
+        assert f"{MOST_CRASHES} ended with the service" in failed["error"]["detail"]
         assert live.finished(waiting["id"])["state"] == "succeeded"
 
 
@@ -241,7 +231,7 @@ def test_a_job_that_is_ended_from_outside_every_time_fails(live: Live, model: st
     job = live.submit(model=model, **ENDLESS)
     live.wait(job["id"], training)
     with contextlib.closing(Records(live.settings.url)) as records, records.sessions.begin() as session:
-        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(crashes=MOST_CRASHES - 2))
+        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(deaths=MOST_DEATHS - 2, journaled=100))
     os.killpg(worker_pid(live, job["id"]), signal.SIGTERM)
     live.wait(job["id"], lambda found: found["attempts"] == 2 and training(found))
     os.killpg(worker_pid(live, job["id"], attempt=2), signal.SIGTERM)

@@ -16,6 +16,7 @@ import pytest
 
 from autoprune.service.settings import Settings
 from autoprune.service.storage.event_records import add_event
+from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import JobChange, JobKind, JobRow, JobState
 from tests.service.live_service import Live, in_process, in_thread
@@ -75,7 +76,7 @@ def ended(records: Records, job_id: str, *, kind: JobKind = JobKind.SEARCH) -> s
     records.add_job(job_id, {}, kind=kind)
     assert records.move(job_id, JobState.RUNNING)
     records.report(job_id, 0, progress=progress(3))
-    records.move(job_id, JobState.QUEUED, crashed=True)
+    records.move(job_id, JobState.QUEUED, loss=Loss(died=False, crashes=1, deaths=0, journaled=0))
     records.move(job_id, JobState.FAILED, error={"type": "poisoned", "detail": "..."})
     return job_id
 

@@ -70,9 +70,9 @@ def test_a_runner_that_has_ended_is_told(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "home")
     with opened(settings) as service, in_thread(settings, service) as live:
         assert live.client.get("/readyz").status_code == 200
-        assert service.runner is not None
-        service.runner.stop()
-        assert "the runner of jobs has ended" in unready(live)
+        assert service.runners is not None
+        service.runners.stop()
+        assert "a runner of jobs has ended" in unready(live)
 
 
 def test_requests_are_counted_by_route(live: Live) -> None:
