@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from autoprune.service import logs
 from autoprune.service.engine.service import opened
 from autoprune.service.settings import Settings, SettingsError
 
@@ -29,7 +30,7 @@ def work(settings: Settings, *, ready: Callable[[int], None] = lambda workers: N
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with opened(settings):
+        with logs.written(settings.log_level), opened(settings):
             ready(settings.workers)
             told.wait()
     finally:
