@@ -98,7 +98,7 @@ class Normalization:
         """Raise DatasetError where the numbers cannot be applied."""
         if len(self.mean) != len(self.std):
             raise DatasetError(
-                f"normalization needs as many means as standard deviations, one per channel; "
+                f"normalization: expected as many means as standard deviations, one per channel; "
                 f"found {len(self.mean)} and {len(self.std)}."
             )
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or any(value <= 0 for value in self.std):
@@ -150,8 +150,8 @@ def parse_normalization(text: str) -> Normalization:
         return Normalization(tuple(map(float, mean.split(","))), tuple(map(float, std.split(","))))
     except ValueError:
         raise DatasetError(
-            f"normalization must be one of {', '.join(named)} or numbers as in '0.5,0.5,0.5/0.25,0.25,0.25' "
-            f"(means/standard deviations); found {text!r}."
+            f"normalization: expected one of {', '.join(named)}, or means/standard deviations as in "
+            f"'0.5,0.5,0.5/0.25,0.25,0.25'; found {text!r}"
         ) from None
 
 

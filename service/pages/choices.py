@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoprune.criteria.catalog import CRITERIA, criterion_names
 from autoprune.search.policies import POLICIES
 from autoprune.service.devices.tables import TableStore
 from autoprune.service.engine.service import Service
@@ -19,6 +20,7 @@ _WORDS = {
     "uniform": "the same share everywhere: the baseline",
     "random": "draws ratios at random",
     "sensitivity": "probes each layer, spares the sensitive ones",
+    "global": "ranks the channels of all layers at once",
     "exact": "allocates by reconstruction errors, then searches",
     "netadapt": "shrinks one group at a time",
     "amc": "reinforcement learning",
@@ -42,6 +44,7 @@ class Choices:
         devices: Devices with latency tables.
         policies: Each with what it does.
         architectures: Those that safetensors can be the weights of.
+        criteria: What channels can be ranked by, each with what it means.
 
     """
 
@@ -50,6 +53,7 @@ class Choices:
     devices: Sequence[str]
     policies: Sequence[tuple[str, str]]
     architectures: Sequence[str]
+    criteria: Sequence[tuple[str, str]]
 
     @classmethod
     def of(cls, service: Service) -> "Choices":
@@ -61,4 +65,5 @@ class Choices:
             devices=TableStore(service.settings.home).devices(),
             policies=[(name, _WORDS.get(name, "")) for name in POLICIES],
             architectures=tuple(ARCHITECTURES),
+            criteria=[(name, CRITERIA[name].meaning) for name in criterion_names("channel")],
         )

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.datastructures import FormData, UploadFile
 
 from autoprune.costs.budget import Budget
+from autoprune.criteria.catalog import OBS
 from autoprune.errors import (
     AutopruneError,
     BudgetError,
@@ -18,7 +19,7 @@ from autoprune.errors import (
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.service import Service
 from autoprune.service.rest.job_answers import submitted
-from autoprune.service.rest.uploads import add_dataset, add_model
+from autoprune.service.rest.uploads import add_dataset, add_model, shape_of
 from autoprune.service.specs.job_spec import JobSpec, SpecError, read_as
 from autoprune.service.storage.quota import Quota
 from autoprune.service.storage.tables import JobRow
@@ -28,7 +29,12 @@ FIRST = {
     "kind": "job",
     "model": "",
     "architecture": "",
+    "num_classes": "",
+    "input_shape": "",
     "dataset": "digits",
+    "report_dataset": "",
+    "normalization": "",
+    "criterion": OBS,
     "budget": "macs=50%",
     "device": "",
     "evaluations": "100",
@@ -38,6 +44,12 @@ FIRST = {
 }
 
 COMPARISON = "comparison"
+
+#: Settings that are on or off.
+FLAGS = ("include_residual", "int8")
+
+#: Where a file is uploaded, and the field that it is chosen in then.
+_DATASETS = {"dataset_file": "dataset", "report_dataset_file": "report_dataset"}
 
 _NUMBERS = ("evaluations", "finetune_epochs", "seed")
 
@@ -60,19 +72,22 @@ class JobForm:
     Attributes:
         values: Text of every field of :data:`FIRST`.
         policies: Those that are ticked.
+        flags: Those of :data:`FLAGS` that are ticked.
         errors: What is wrong, by field; under an empty name what is wrong with all of it.
 
     """
 
     values: Mapping[str, str] = field(default_factory=lambda: dict(FIRST))
     policies: Sequence[str] = tuple(JobSpec.model_fields["policies"].default)
+    flags: Sequence[str] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, form: FormData) -> "JobForm":
-        """Return what was typed."""
-        values = {name: str(form.get(name, "")) for name in FIRST}
-        return cls(values, tuple(str(name) for name in form.getlist("policies")))
+        """Return what was typed; a field that was not sent is as at first."""
+        values = {name: str(form.get(name, first)) for name, first in FIRST.items()}
+        policies = tuple(str(name) for name in form.getlist("policies"))
+        return cls(values, policies, tuple(name for name in FLAGS if form.get(name)))
 
     def wrong(self, name: str, error: AutopruneError | str) -> "JobForm":
         """Return the form with an error at a field; the first one there stands."""
@@ -95,8 +110,10 @@ class JobForm:
             "model": self.values["model"],
             "dataset": self.values["dataset"],
             "budget": self.values["budget"],
-            "device": self.values["device"] or None,
+            **{name: self.values[name] or None for name in ("device", "report_dataset", "normalization")},
+            "criterion": self.values["criterion"],
             "policies": self.policies,
+            **{name: name in self.flags for name in FLAGS},
             **{name: _number(self.values[name]) for name in numbers},
         }
 
@@ -109,14 +126,16 @@ def submit(service: Service, quota: Quota, form: FormData) -> JobRow | JobForm:
     Uploads that can be used are kept, and chosen in that form, so that nobody sends them twice.
     """
     typed = JobForm.of(form)
-    model, dataset = form.get("model_file"), form.get("dataset_file")
+    model = form.get("model_file")
     if isinstance(model, UploadFile) and model.filename:
         typed = _with_model(service, typed, model)
     elif not typed.values["model"]:
         typed = typed.wrong("model", "expected a model: choose one, or upload a file")
-    if isinstance(dataset, UploadFile) and dataset.filename:
-        typed = _with_dataset(service, typed, dataset)
-    elif not typed.values["dataset"]:
+    for upload, name in _DATASETS.items():
+        dataset = form.get(upload)
+        if isinstance(dataset, UploadFile) and dataset.filename:
+            typed = _with_dataset(service, typed, dataset, name)
+    if not typed.values["dataset"]:
         typed = typed.wrong("dataset", "expected images: choose a dataset, or upload a file")
     try:
         Budget.parse(typed.values["budget"])
@@ -133,6 +152,10 @@ def submit(service: Service, quota: Quota, form: FormData) -> JobRow | JobForm:
 
 def _with_model(service: Service, typed: JobForm, file: UploadFile) -> JobForm:
     """Receive a model and choose it."""
+    classes, shape = typed.values["num_classes"], typed.values["input_shape"]
+    number = _number(classes)
+    if classes and not (isinstance(number, int) and number > 0):
+        return typed.wrong("num_classes", f"expected a whole number above 0, or nothing, found {classes[:100]!r}")
     try:
         row, _ = add_model(
             service.settings,
@@ -141,19 +164,21 @@ def _with_model(service: Service, typed: JobForm, file: UploadFile) -> JobForm:
             file.file,
             file.filename or "",
             architecture=typed.values["architecture"] or None,
+            num_classes=number if isinstance(number, int) else None,
+            input_shape=shape_of(shape) if shape else None,
         )
     except AutopruneError as error:
         return typed.wrong("model", error)
     return typed.chosen("model", row.id)
 
 
-def _with_dataset(service: Service, typed: JobForm, file: UploadFile) -> JobForm:
-    """Receive a dataset and choose it."""
+def _with_dataset(service: Service, typed: JobForm, file: UploadFile, name: str) -> JobForm:
+    """Receive a dataset and choose it in a field."""
     try:
         row, _ = add_dataset(service.settings, service.records, service.store, file.file, file.filename or "")
     except AutopruneError as error:
-        return typed.wrong("dataset", error)
-    return typed.chosen("dataset", row.id)
+        return typed.wrong(name, error)
+    return typed.chosen(name, row.id)
 
 
 def _queued(service: Service, quota: Quota, typed: JobForm, spec: JobSpec) -> JobRow | JobForm:
@@ -163,7 +188,9 @@ def _queued(service: Service, quota: Quota, typed: JobForm, spec: JobSpec) -> Jo
     except SpecError as error:
         return _with_problems(typed, error)
     except AutopruneError as error:
-        return typed.wrong(next((name for kind, name in _FIELDS if isinstance(error, kind)), ""), error)
+        named = str(error).partition(":")[0]  # "normalization: expected ..."
+        name = named if named in FIRST else next((name for kind, name in _FIELDS if isinstance(error, kind)), "")
+        return typed.wrong(name, error)
 
 
 def _with_problems(typed: JobForm, error: SpecError) -> JobForm:
@@ -171,7 +198,8 @@ def _with_problems(typed: JobForm, error: SpecError) -> JobForm:
     for problem in error.problems:
         name = problem["where"].partition(".")[0]
         text = f"{problem['expected']} (found {problem['found']})"
-        typed = typed.wrong(name, text) if name in FIRST or name == "policies" else typed.wrong("", f"{name}: {text}")
+        is_shown = name in (*FIRST, *FLAGS, "policies")
+        typed = typed.wrong(name, text) if is_shown else typed.wrong("", f"{name}: {text}")
     return typed
 
 

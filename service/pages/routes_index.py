@@ -34,7 +34,7 @@ def get_jobs(service: TheService) -> Response:
 @router.post("/jobs")
 async def post_job(service: TheService, quota: TheQuota, request: Request) -> Response:
     """Queue what the form asks for and go to its page, or show the form again with what is wrong."""
-    async with request.form(max_files=2, max_fields=_MOST_FIELDS) as form:
+    async with request.form(max_files=3, max_fields=_MOST_FIELDS) as form:
         done = await run_in_threadpool(submit, service, quota, form)
     if isinstance(done, JobForm):
         return await run_in_threadpool(lambda: _index(service, Choices.of(service), done, status=422))

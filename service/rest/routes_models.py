@@ -4,17 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Response, UploadFile
 
-from autoprune.errors import ModelError
-from autoprune.network.network import Shape
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
 from autoprune.service.rest.pages import PAGED, ThePage
-from autoprune.service.rest.uploads import add_model
+from autoprune.service.rest.uploads import add_model, shape_of
 from autoprune.service.rest.views import ModelView
 from autoprune.service.storage.tables import ModelRow
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-
-_MAX_SIDE = 4096
 
 
 @router.post(
@@ -45,7 +41,7 @@ def post_model(
         file.filename or "",
         architecture=architecture,
         num_classes=num_classes,
-        input_shape=None if input_shape is None else _shape(input_shape),
+        input_shape=None if input_shape is None else shape_of(input_shape),
     )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/models/{row.id}"
@@ -63,14 +59,3 @@ def get_models(service: TheService, page: ThePage) -> list[ModelView]:
 def get_model(service: TheService, model_id: str) -> ModelView:
     """Return one model."""
     return ModelView.of(service.records.find(ModelRow, model_id))
-
-
-def _shape(text: str) -> Shape:
-    """Read ``C,H,W``."""
-    parts = text.split(",")
-    sizes = tuple(int(part) for part in parts if part.strip().isascii() and part.strip().isdecimal())
-    if len(parts) != 3 or len(sizes) != 3 or not all(1 <= size <= _MAX_SIDE for size in sizes):
-        raise ModelError(
-            f"input_shape: expected channels,height,width, each from 1 to {_MAX_SIDE}, as in 3,32,32; found {text!r}"
-        )
-    return sizes

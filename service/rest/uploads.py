@@ -25,6 +25,8 @@ DATASET_SUFFIXES = (".zip", ".npz")
 
 _SHOWN_CLASSES = 1000
 
+_MAX_SIDE = 4096
+
 
 def add_model(
     settings: Settings,
@@ -128,6 +130,22 @@ def load_stored(row: ModelRow, path: Path) -> Network:
         num_classes=row.num_classes,
         input_shape=None if shape is None else (shape[0], shape[1], shape[2]),
     )
+
+
+def shape_of(text: str) -> Shape:
+    """Read ``C,H,W``.
+
+    Raises:
+        ModelError: Something else.
+
+    """
+    parts = text.split(",")
+    sizes = tuple(int(part) for part in parts if part.strip().isascii() and part.strip().isdecimal())
+    if len(parts) != 3 or len(sizes) != 3 or not all(1 <= size <= _MAX_SIDE for size in sizes):
+        raise ModelError(
+            f"input_shape: expected channels,height,width, each from 1 to {_MAX_SIDE}, as in 3,32,32; found {text!r}"
+        )
+    return sizes
 
 
 def _suffix(filename: str, known: tuple[str, ...], error: type[AutopruneError]) -> str:

@@ -60,8 +60,8 @@ def test_normalisations_a_user_can_write() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("imagnet", "must be one of none, imagenet, digits or numbers"),
-        ("0.5,x/1,1", "must be one of"),
+        ("imagnet", "expected one of none, imagenet, digits, or means"),
+        ("0.5,x/1,1", "expected one of"),
         ("0.5,0.5/1", "as many means as standard deviations"),
         ("0.5/0", "positive standard deviations"),
         ("nan/1", "finite means"),

@@ -116,6 +116,23 @@ def test_a_job_is_queued_as_over_rest(live: Live, model: str) -> None:
     assert f'hx-get="{address}/live"' in page
 
 
+def test_a_job_has_the_settings_that_are_folded_away(live: Live) -> None:
+    files = {"report_dataset_file": ("report.npz", images_npz(60, seed=5)), "dataset_file": ("fit.npz", images_npz(90)),
+             "model_file": ("open.onnx", tiny_onnx(seed=8))}  # fmt: skip
+    folded = {"criterion": "l2", "normalization": "0.5/0.25", "include_residual": "1", "input_shape": "1,8,8"}
+    answer = post(live, files=files, **folded)
+    assert answer.status_code == 303, answer.text
+    spec = live.job(answer.headers["location"].rpartition("/")[2])["spec"]
+    assert (spec["criterion"], spec["normalization"], spec["include_residual"], spec["int8"]) == (
+        "l2", "0.5/0.25", True, False,
+    )  # fmt: skip
+    assert spec["report_dataset"].startswith("dat_")
+    assert spec["report_dataset"] != spec["dataset"]
+    wrong = post(live, files=files, num_classes="ten")
+    assert "expected a whole number above 0" in error_at(wrong.text, "num_classes")
+    assert "expected channels,height,width" in error_at(post(live, files=files, input_shape="8").text, "model")
+
+
 def test_a_comparison_is_queued_as_over_rest(live: Live, model: str) -> None:
     address = submitted(live, model, kind="comparison", seeds="4")
     assert address.startswith("/comparisons/cmp_")
@@ -142,6 +159,9 @@ def test_a_comparison_is_queued_as_over_rest(live: Live, model: str) -> None:
         ("model", "mdl_unknown", "expected the id of an uploaded model"),
         ("model", "", "expected a model: choose one, or upload a file"),
         ("dataset", "", "expected images"),
+        ("report_dataset", "dat_unknown", "expected"),
+        ("normalization", "half", "expected"),
+        ("criterion", "l3", "unknown criterion"),
         ("policies", ["unform"], "Did you mean &#39;uniform&#39;?"),
         ("policies", [], "expected at least one policy"),
     ],
@@ -155,7 +175,7 @@ def test_what_is_wrong_is_said_at_its_field(live: Live, model: str, field: str, 
         typed == ""
         or not isinstance(typed, str)
         or len(typed) > 100
-        or field in ("model", "device")
+        or field in ("model", "device", "report_dataset", "criterion")
         or (f'value="{typed}"' in answer.text)
     )
 

@@ -77,7 +77,7 @@ def refused(answer: httpx.Response, status: int = 422) -> str:
         ({"seed": -1}, "body.seed"),
         ({"opset": 9}, "body.opset"),
         ({"threads": 10_000}, "body.threads"),
-        ({"normalization": "magic"}, "normalization must be one of"),
+        ({"normalization": "magic"}, "normalization: expected one of"),
         ({"normalization": "imagenet"}, "expected 1 mean(s) and standard deviation(s), one per channel"),
         ({"normalization": "0.5,0.5/1,1"}, "found 2 of each"),
         ({"fit_images": 1000, "search_images": 797}, "too few images: 1797 for the splits fit 1000, search 797"),
