@@ -16,7 +16,7 @@ from _log import log_progress
 from autoprune.service.specs.study_spec import ScheduleOptions, SensitivityOptions, StudySpec
 from autoprune.service.studies.run import run_study
 from autoprune.service.studies.study_result import TABLE, StudyResult
-from autoprune.service.studies.words import final_rows, verdict
+from autoprune.service.studies.words import final_rows, quality_at, verdict
 
 
 def main() -> None:
@@ -76,14 +76,14 @@ def _schedule_page(result: StudyResult, name: str) -> str:
 
 def _curves_page(result: StudyResult, name: str) -> str:
     """Return the curves as Markdown."""
-    shares = [f"{step / 10:.0%}" for step in range(10)]
-    rows = []
-    for curve in result.curves:
-        points = {f"{share:.0%}": f"{value:.1%}" for share, value in zip(curve.removed, curve.quality, strict=True)}
-        rows.append((curve.group, curve.channels, curve.recovery, *(points.get(share, "-") for share in shares)))
+    shares = [step / 10 for step in range(10)]
+    rows = [
+        (curve.group, curve.channels, curve.recovery, *(quality_at(curve, share, 0.05) for share in shares))
+        for curve in result.curves
+    ]
     return (
         f"# Sensitivity of the layers: {name}\n\n"
-        + table(("group", "channels", "after the cut", *shares), rows)
+        + table(("group", "channels", "after the cut", *(f"{share:.0%}" for share in shares)), rows)
         + note(
             f"Accuracy on {result.search_images:,} test images, by the share of a layer's channels removed, each layer "
             "alone, lowest L1 first; nothing is trained. None: as cut, as in Li et al. 2017 (1608.08710). "

@@ -1,6 +1,5 @@
 """The report of a study: one HTML page that needs no network, no server and no other file."""
 
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path, PurePath
 
@@ -8,7 +7,7 @@ from autoprune.service.reports.html import facts, link, section, table
 from autoprune.service.reports.job_report import Plot
 from autoprune.service.reports.page import page
 from autoprune.service.reports.sections import plots_section
-from autoprune.service.results.wording import duration, percent
+from autoprune.service.results.wording import duration
 from autoprune.service.studies.figures import (
     RECOVERIES,
     changes_figure,
@@ -18,7 +17,7 @@ from autoprune.service.studies.figures import (
     schedules_figure,
 )
 from autoprune.service.studies.study_result import FILE, TABLE, OracleView, StudyResult
-from autoprune.service.studies.words import TITLES, final_rows, verdict
+from autoprune.service.studies.words import TITLES, final_rows, quality_at, verdict
 
 _NOTES = {
     "sensitivity": "Each group of channels is pruned alone, all others stay whole: the higher a line stays, the more "
@@ -95,15 +94,13 @@ def _tables(result: StudyResult) -> str:
 
 
 def _curves_table(result: StudyResult) -> str:
-    """Every curve as a row: what is left at each share that most groups have."""
-    longest = max(result.curves, key=lambda curve: len(curve.removed))
-    head = ["group", "after the cut", *(f"{share:.0%}" for share in longest.removed)]
+    """Every curve as a row: the quality at the width nearest to each share."""
+    steps = int(str(result.settings["steps"]))
+    shares = [step / (steps + 1) for step in range(steps + 1)]
+    head = ["group", "after the cut", *(f"{share:.0%}" for share in shares)]
     rows = []
     for curve in result.curves:
-        points: Mapping[str, float] = {
-            f"{share:.0%}": value for share, value in zip(curve.removed, curve.quality, strict=True)
-        }
-        cells = [percent(points[share]) if share in points else "-" for share in head[2:]]
+        cells = [quality_at(curve, share, 0.5 / (steps + 1)) for share in shares]
         rows.append([escape(curve.group), escape(RECOVERIES[curve.recovery]), *cells])
     return section("Curves", table(head, rows, f"{quality_name(result).capitalize()}, by the share that goes."))
 

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from scipy import stats
 
 from autoprune.service.results.wording import percent
-from autoprune.service.studies.study_result import StudyResult
+from autoprune.service.studies.study_result import CurveView, StudyResult
 
 TITLES = {
     "sensitivity": "Sensitivity of the layers",
@@ -40,6 +40,12 @@ def final_rows(result: StudyResult) -> tuple[list[str], list[list[str]]]:
         )
         rows.append([name, *cells])
     return ["schedule", "cuts", "MACs left", "after the last cut", "after the training"], rows
+
+
+def quality_at(curve: CurveView, share: float, within: float) -> str:
+    """Return the quality of a curve at the point nearest to a share removed; a dash where none is so near."""
+    removed, quality = min(zip(curve.removed, curve.quality, strict=True), key=lambda point: abs(point[0] - share))
+    return percent(quality) if abs(removed - share) <= within else "-"
 
 
 def _bearable(result: StudyResult) -> list[str]:
