@@ -64,7 +64,7 @@ class Fleet:
             service.wait(60)
 
     def tend(self) -> None:
-        """Start again those that ended by themselves, as a supervisor does: they found no database when they started."""
+        """Start again, as a supervisor does, those that ended by themselves: they found no database."""
         for index, service in enumerate(self._services):
             if service.poll() is not None:
                 assert service.returncode == 2
