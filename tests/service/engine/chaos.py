@@ -63,9 +63,12 @@ class Fleet:
         for service in self._services:
             service.wait(60)
 
-    def alive(self) -> bool:
-        """Tell whether all run."""
-        return all(service.poll() is None for service in self._services)
+    def tend(self) -> None:
+        """Start again, as a supervisor does, those that ended by themselves: they found no database."""
+        for index, service in enumerate(self._services):
+            if service.poll() is not None:
+                assert service.returncode == 2
+                self.start(index)
 
     def _start(self, workers: int) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "autoprune.service.cli.app", "work", "--workers", str(workers)]
@@ -98,6 +101,7 @@ class Chaos:
         for index, done in enumerate(due):
             while self._succeeded() < int(done):
                 assert time.monotonic() < deadline, self.killed
+                self._fleet.tend()
                 time.sleep(0.1)
             time.sleep(self._random.uniform(0, pace_s / 4))
             if index in pending:

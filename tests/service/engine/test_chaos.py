@@ -78,7 +78,7 @@ def tormented(service: Service, jobs: list[str], restarts: list[Callable[[], Non
         deadline = time.monotonic() + 400
         while service.records.counts()[JobState.SUCCEEDED] < len(jobs):
             assert time.monotonic() < deadline, [(row.state, row.attempts, row.error) for row in service.records.jobs()]
-            assert fleet.alive()
+            fleet.tend()
             time.sleep(0.1)
     finally:
         fleet.stop()
