@@ -17,6 +17,9 @@ from autoprune.service.storage.tables import JobChange, JobEventRow, Json
 POLL_S = 0.25
 RETRY_S = 5.0
 
+#: Time between what two followers of the same change are told, where that does not make the last of them late.
+APART_S = 0.001
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ class JobWatch:
         self._known: Mapping[str, _Known] = {}
         self._news = asyncio.Event()  # set, and replaced by another, at every change
         self._closed = False
+        self._turns = 0
 
     @property
     def followers(self) -> int:
@@ -91,6 +95,7 @@ class JobWatch:
                     return
                 after = max(after, known.latest)
                 await news.wait()
+                await asyncio.sleep(self._turn())
 
     @contextlib.contextmanager
     def _followed(self, job_id: str) -> Iterator[None]:
@@ -127,6 +132,11 @@ class JobWatch:
         events = self._events.of(changed) if changed else {}
         progress = self._events.progress(job_ids)
         return {job_id: _Known(events.get(job_id, before[job_id].events), progress.get(job_id)) for job_id in job_ids}
+
+    def _turn(self) -> float:
+        """Return how long one of many followers waits before it goes on, in seconds: requests get a turn in between."""
+        self._turns = (self._turns + 1) % max(1, self.followers)
+        return min(self._turns * APART_S, POLL_S / 2)
 
     def _tell(self) -> None:
         """Wake all followers."""
