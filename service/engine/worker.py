@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -57,7 +58,11 @@ _log = logging.getLogger(__name__)
 
 
 def main(job_id: str, attempt: int) -> int:
-    """Run one attempt of a job and record its outcome; return the exit code of this process."""
+    """Run one attempt of a job and record its outcome; return the exit code of this process.
+
+    The URL of the records is the first line of standard input.
+    """
+    url = _line()
     threading.Thread(target=_die_with_service, name="lifeline", daemon=True).start()
     with contextlib.suppress(OSError):  # Linux: out of memory, the system ends this process before the service
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -67,7 +72,7 @@ def main(job_id: str, attempt: int) -> int:
         stop.set()
 
     signal.signal(signal.SIGTERM, on_signal)
-    settings = Settings.from_environment()
+    settings = replace(Settings.from_environment(), database_url=url)
     with held(settings.job_folder(job_id) / "worker.lock", wait_s=_LOCK_S) as locked:
         if not locked:
             _log.error("another process works on job %s", job_id)
@@ -263,6 +268,14 @@ def _artifact(job_id: str, path: Path, name: str) -> ArtifactRow:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return ArtifactRow(job_id=job_id, name=name, sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
+
+
+def _line() -> str:
+    """Read a line of standard input, and not a byte more."""
+    text = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        text += byte
+    return text.decode()
 
 
 def _die_with_service() -> None:

@@ -19,7 +19,9 @@ GRACE_S = 2.0
 
 #: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`.
 PASSED = frozenset(("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"))
+#: The secrets among them stay behind: a key of ours is for clients, and the database's URL comes over standard input.
 PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PYTHON", "TORCH_", "XDG_")
+SECRETS = frozenset(("AUTOPRUNE_API_KEY", "AUTOPRUNE_DB"))
 
 _MODULE = "autoprune.service.engine.worker"
 
@@ -28,7 +30,8 @@ _MODULE = "autoprune.service.engine.worker"
 def running(settings: Settings, row: JobRow) -> Iterator[Worker]:
     """Start the process of a job's latest attempt; its whole group is gone when the context ends.
 
-    It is the leader of its own group, and its standard input stays open while this process lives.
+    It is the leader of its own group. Its standard input begins with a line, the URL of the records, which may hold a
+    password that nobody should find in a process's environment; it stays open while this process lives.
     """
     folder = settings.job_folder(row.id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,23 +44,30 @@ def running(settings: Settings, row: JobRow) -> Iterator[Worker]:
             env=_environment(settings, row),
             start_new_session=True,
         )
+    assert process.stdin is not None
     try:
+        with contextlib.suppress(BrokenPipeError):  # it is dead already
+            process.stdin.write(settings.url.encode() + b"\n")
+            process.stdin.flush()
         yield process
     finally:
         signal_group(process.pid, signal.SIGKILL)
         process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _environment(settings: Settings, row: JobRow) -> dict[str, str]:
     """Return a worker's environment: where the service's things are, and how many threads it may use."""
     threads = str(row.spec.get("threads", 1))
-    passed = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in PASSED or name.startswith(PASSED_PREFIXES)) and name not in SECRETS
+    }
     return {
         **passed,
         "AUTOPRUNE_HOME": str(settings.home),
-        "AUTOPRUNE_DB": settings.database_url,
         "AUTOPRUNE_LOG_LEVEL": settings.log_level,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

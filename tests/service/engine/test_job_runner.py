@@ -257,13 +257,15 @@ def test_a_job_over_a_limit_fails_and_the_next_one_runs(limit: dict[str, int], k
 
 
 def test_a_job_does_not_see_the_secrets_of_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "seen")
+    for name in ("AWS_SECRET_ACCESS_KEY", "AUTOPRUNE_API_KEY", "AUTOPRUNE_DB"):
+        monkeypatch.setenv(name, "seen")
     with in_thread(Settings(tmp_path / "home")) as live:
         job = live.submit(model=live.post_model(tiny_onnx()).json()["id"], **ENDLESS)
         live.wait(job["id"], training)
         variables = Path(f"/proc/{worker_pid(live, job['id'])}/environ").read_bytes()
         assert b"PATH=" in variables
-        assert b"AWS_SECRET" not in variables
+        assert b"=seen" not in variables
+        assert b"AUTOPRUNE_DB" not in variables
 
 
 def test_a_taken_port_is_an_error_not_a_defect() -> None:

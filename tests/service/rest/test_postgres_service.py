@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from autoprune.service.engine.service import opened
-from autoprune.service.engine.worker import EXIT_RECORDS
+from autoprune.service.engine.worker import EXIT_STOPPED
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.storage.key_records import KeyRecords
 from autoprune.service.storage.records import Records
@@ -93,17 +93,23 @@ def test_a_database_that_is_not_there_is_told_without_its_password(postgres: Pos
     assert PASSWORD not in str(caught.value)
 
 
-def test_a_worker_that_finds_no_database_leaves_its_job_to_be_tried_again(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_worker_that_finds_no_database_waits_for_it_and_can_be_stopped(postgres: Postgres, tmp_path: Path) -> None:
     settings = Settings(tmp_path / "home", postgres.url().replace(f":{postgres.port}/", ":1/"))
     settings.job_folder("job").mkdir(parents=True)
-    environment = {**os.environ, "AUTOPRUNE_HOME": str(settings.home), "AUTOPRUNE_DB": settings.database_url}
     worker = subprocess.Popen(
         [sys.executable, "-m", "autoprune.service.engine.worker", "job", "1"],
-        env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "AUTOPRUNE_HOME": str(settings.home)},
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     with worker:
-        assert worker.wait(60) == EXIT_RECORDS
+        assert worker.stdin is not None
         assert worker.stderr is not None
-        log = worker.stderr.read().decode()
+        worker.stdin.write(settings.url.encode() + b"\n")
+        worker.stdin.flush()
+        log = worker.stderr.readline().decode()
+        worker.terminate()
+        assert worker.wait(60) == EXIT_STOPPED
+        log += worker.stderr.read().decode()
+    assert "waiting for the database" in log
     assert "Connection refused" in log
     assert PASSWORD not in log
