@@ -9,6 +9,8 @@ section prediction with --precision int8.
 
 * prediction: a table per network, then random aligned plans, predicted and timed whole, in turn.
 * speedup: MobileNetV1 within half of its latency, beside a network of as many MACs with widths of any kind.
+* policies: MobileNetV1 within half of its latency, searched by AMC beside other policies. Its weights are random, and
+  so are the images: scores say how near a candidate is to the unpruned network, and nothing about a trained one.
 * lookups: how long it takes to price plans.
 """
 
@@ -105,7 +107,7 @@ def speedup(arguments: argparse.Namespace) -> list[str]:
     network = build("mobilenet_v1")
     _table(arguments, "mobilenet_v1", network, "fp32")
     with tempfile.TemporaryDirectory() as folder:
-        result = _job(Path(folder), arguments.tables / "mobilenet_v1.json", network)
+        result = _job(Path(folder), arguments.tables / "mobilenet_v1.json", network, images=24, **_UNIFORM_ALONE)
         outcome = result.outcomes[0]
         unaligned = pruning_problem(network, Budget.parse(f"macs={outcome.cost['macs']}"), criterion="l2")
         loose = unaligned.kept(uniform_policy(unaligned))
@@ -146,22 +148,53 @@ def speedup(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _job(folder: Path, table: Path, network: Network) -> JobResult:
+def policies(arguments: argparse.Namespace) -> list[str]:
+    """A job of several policies within half of the latency, on random weights and noise."""
+    network = build("mobilenet_v1")
+    _table(arguments, "mobilenet_v1", network, "fp32")
+    names, evaluations = ("uniform", "random", "exact", "netadapt", "amc"), 60
+    with tempfile.TemporaryDirectory() as folder:
+        table = arguments.tables / "mobilenet_v1.json"
+        result = _job(Path(folder), table, network, images=240, policies=names, evaluations=evaluations)
+    lines = [
+        f"# MobileNetV1 at 224 x 224 within half of its latency: policies, at most {evaluations} evaluations",
+        "",
+        "| policy | trials | MACs left | predicted latency left | measured: share of what is allowed | agreement "
+        "| divergence (KL) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for outcome in result.outcomes:
+        latency = outcome.certificate["latency"]
+        assert isinstance(latency, dict)
+        lines.append(
+            f"| {outcome.policy} | {len(outcome.trials)} | {outcome.cost['macs'] / result.cost['macs']:.1%} "
+            f"| {outcome.cost[LATENCY] / result.cost[LATENCY]:.1%} | {latency['share_of_limit']:.1%} "
+            f"| {(outcome.search_refit or outcome.search).agreement:.1%} "
+            f"| {(outcome.search_refit or outcome.search).kl:.2e} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Random weights, {result.search.images} search images of noise: agreement and divergence are those of the "
+        "reconstructed networks with the unpruned one, and say nothing about a trained network.",
+    ]
+
+
+_UNIFORM_ALONE = {"policies": ["uniform"], "evaluations": 1, "criterion": "l2", "reconstruction": False, "refit": False}
+
+
+def _job(folder: Path, table: Path, network: Network, *, images: int, **settings: object) -> JobResult:
     """Run a job on noise: which weights and images it has does not matter to latency."""
     export_onnx(network.module, folder / "mobilenet.onnx", input_shape=network.input_shape)
-    images = np.random.default_rng(0).integers(0, 256, (24, 224, 224, 3), dtype=np.uint8)
-    np.savez(folder / "noise.npz", images=images)
+    noise = np.random.default_rng(0).integers(0, 256, (images, 224, 224, 3), dtype=np.uint8)
+    np.savez(folder / "noise.npz", images=noise)
     spec = read_spec(
         {
             "model": str(folder / "mobilenet.onnx"),
             "dataset": str(folder / "noise.npz"),
             "budget": "latency=50%",
             "device": str(table.resolve()),
-            "policies": ["uniform"],
-            "evaluations": 1,
-            "criterion": "l2",
-            "reconstruction": False,
-            "refit": False,
+            **settings,
         }
     )
     return run_job(spec, folder / "job")
@@ -240,7 +273,7 @@ def _timed(problem: PruningProblem, plans: Sequence[Counts], precision: str) -> 
         return measure_side_by_side(paths, input_shape=problem.network.input_shape, repeats=60, time_budget_s=120.0)
 
 
-SECTIONS = {"prediction": prediction, "speedup": speedup, "lookups": lookups}
+SECTIONS = {"prediction": prediction, "speedup": speedup, "policies": policies, "lookups": lookups}
 
 if __name__ == "__main__":
     main()
