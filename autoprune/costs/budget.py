@@ -122,12 +122,13 @@ class Budget:
             quantity, least = limit.quantity, smallest[limit.quantity]
             if least > limits[quantity]:
                 share = least / unpruned[quantity]
-                meant = f" Did you mean {limit.value:g}%?" if not limit.relative and 1 <= limit.value < 100 else ""
+                percent = limit.value if limit.value >= 1 else 100 * limit.value
+                meant = f" Did you mean {percent:g}%?" if not limit.relative and percent < 100 else ""
                 raise InfeasibleBudgetError(
                     f"budget {limit} cannot be reached: {shown(quantity, limits[quantity])} of "
                     f"{shown(quantity, unpruned[quantity])} asked, "
                     f"the smallest reachable value is {shown(quantity, least)} ({share:.1%}); "
-                    f"allow more, raise the largest ratio, lower round_to or include residual streams.{meant}"
+                    f"allow more, raise max_ratio, lower round_to or set include_residual.{meant}"
                 )
         return limits
 

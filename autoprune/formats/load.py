@@ -42,9 +42,13 @@ def load_network(
             raise ModelError(f"{path.name} describes its own architecture; leave out the architecture {architecture!r}")
         return insert_batchnorm(import_onnx(path, input_shape=input_shape))
     if str(source) in ARCHITECTURES:
-        raise ModelError(f"{source} names an architecture without weights; give its .safetensors file")
+        raise ModelError(f"{source} names an architecture without weights; give its .safetensors file (--weights)")
     if not path.exists():
-        raise ModelError(f"model {source} does not exist; expected an .onnx or .safetensors file")
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(
+            f"model {source} does not exist; expected an .onnx or .safetensors file, or an architecture, one of: "
+            f"{known}"
+        )
     raise ModelError(
         f"{source}: expected an .onnx file, or a .safetensors file and its architecture; "
         "other formats (.pt, .pth, .pkl) can run code when they are opened and are not read"

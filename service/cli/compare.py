@@ -49,6 +49,9 @@ def print_comparison(console: Console, result: ComparisonResult, directory: Path
 def print_policies(console: Console, result: ComparisonResult) -> None:
     """Print all policies over their seeds, and what that shows."""
     console.print(_policies_table(result))
+    console.print(
+        f"[bold]best: {escape(result.delivered.best)}[/] (of all final networks its is the best on the search images)"
+    )
     for text in result.verdicts:
         console.print(escape(text))
     for text in result.delivered.warnings:

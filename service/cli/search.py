@@ -18,6 +18,7 @@ from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_
 from autoprune.service.cli.options import CommandError, spec_values
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
 from autoprune.service.locks import held
+from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import FILE as RESULT
@@ -112,7 +113,7 @@ def resume_hint(directory: Path) -> str:
 
 def default_folder(spec: JobSpec) -> Path:
     """Return the folder of a job for which the user named none: one for every model and budget."""
-    budget = re.sub(r"[^A-Za-z0-9.]+", "-", spec.budget).strip("-")
+    budget = re.sub(r"[^A-Za-z0-9.]+", "-", spec.budget.replace("%", "pct")).strip("-")
     return Path("runs") / f"{Path(spec.model).stem}-{budget}"
 
 
@@ -153,7 +154,7 @@ def note_settings(directory: Path, spec: BaseModel, console: Console) -> None:
             "choose another folder, or remove that one"
         )
     note.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    if changed:
+    if changed and (directory / JOURNAL).exists():
         console.print(
             f"[yellow]note:[/] the unfinished job in {escape(str(directory))} had other settings ({changed}); "
             "evaluations that still apply are reused",

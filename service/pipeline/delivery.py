@@ -35,6 +35,9 @@ from autoprune.service.pipeline.timing import timed_finalists
 from autoprune.service.results.job_result import FrontPoint, PolicyOutcome
 from autoprune.service.specs.front_options import FOLDER
 
+#: Points of accuracy, as a share, that fine-tuning may lose on the search images without a warning.
+LOST = 0.01
+
 
 def recovered(job: Job, policy: str, search: Found, *, tune: bool = True) -> Recovered:
     """Refit the winner of a policy's search and, `tune`, fine-tune it, as the job asks for."""
@@ -188,7 +191,22 @@ def finalist_warnings(job: Job, finalists: Sequence[Finalist], check: LatencyChe
         for each in finalists
         if each.pruningnet is not None and each.pruningnet.audit is not None and each.pruningnet.audit.failure
     ]
+    warnings += [text for each in finalists if (text := _lost_by_training(each)) is not None]
     limit = latency_limit(Budget.parse(job.spec.budget))
     if limit is not None and job.inputs.latencies is not None and check is None:
         warnings.append(not_measured(limit, job.inputs.latencies))
     return warnings
+
+
+def _lost_by_training(finalist: Finalist) -> str | None:
+    """Say so where fine-tuning made a network worse on the search images; None where it did not, or there was none."""
+    recovered = finalist.recovered
+    after = recovered.search_finetuned
+    before = recovered.search_refit or finalist.search.best.scores
+    if after is None or after.objective >= before.objective - LOST:
+        return None
+    return (
+        f"policy {finalist.policy!r}: fine-tuning took its network from {before.objective:.1%} to "
+        f"{after.objective:.1%} on the search images; train on more images, for longer or at a lower rate, or leave "
+        "fine-tuning out"
+    )

@@ -67,8 +67,14 @@ class Inputs:
     latencies: LatencyTable | None = None
 
 
-def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
+def load_inputs(
+    spec: JobSpec,
+    report: Callable[[Progress], None],
+    check: Callable[[PruningProblem], None] = lambda problem: None,
+) -> Inputs:
     """Load model and data, deal the splits, measure batch norm and set up the problem.
+
+    Before any image is read `check` is called with the problem as far as it is known then.
 
     Raises:
         AutopruneError: Any part of the input cannot be used; says which, why and what to do.
@@ -80,7 +86,7 @@ def load_inputs(spec: JobSpec, report: Callable[[Progress], None]) -> Inputs:
     network = load_model_of(spec)
     fingerprint = network.fingerprint()
     latencies = device_table(spec)
-    check_problem(network, budget, spec, latencies)
+    check(check_problem(network, budget, spec, latencies))
     dataset, normalization, splits = load_splits(spec, network, report)
     check_data(find_criterion(spec.criterion, "channel"), labels=splits.fit.labels is not None)
     measured = measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])

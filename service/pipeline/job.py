@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from autoprune.certificate import export_checked
@@ -14,7 +15,7 @@ from autoprune.service.pipeline.latency_check import Timer, measured_here
 from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer
-from autoprune.service.pipeline.searchers import check_searchers
+from autoprune.service.pipeline.searchers import check_policies, check_searchers
 from autoprune.service.specs.front_options import FOLDER
 from autoprune.service.specs.job_spec import JobSpec, Progress
 
@@ -118,7 +119,8 @@ def start_job(
     """
     cluster = cluster or Cluster.from_environment()
     earlier = Earlier.of(spec)
-    inputs = load_inputs(spec if earlier is None else earlier.settled(spec), progress)
+    settled = spec if earlier is None else earlier.settled(spec)
+    inputs = load_inputs(settled, progress, partial(check_policies, spec))
     directory.mkdir(parents=True, exist_ok=True)
     for name in results:
         (directory / name).unlink(missing_ok=True)

@@ -97,7 +97,10 @@ def check_policies(spec: JobSpec, problem: PruningProblem) -> None:
     """
     own = spec.evaluations - spec.warm_start
     if Sensitivity.name in spec.policies:
-        Sensitivity(problem, own)
+        try:
+            Sensitivity(problem, own)
+        except SearchError as error:
+            raise SearchError(f"{error} (it is in every comparison, and in searches that name no policy)") from error
     if NetAdapt.name in spec.policies:
         NetAdapt(problem, own, rule=spec.netadapt_rule)
     if METAPRUNING in spec.policies:

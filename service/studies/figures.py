@@ -7,13 +7,6 @@ from statistics import mean
 from autoprune.service.reports.figures import Figure, colour, figure, group_axis, line, marker
 from autoprune.service.studies.study_result import OracleView, StudyResult
 
-#: What was done after a cut, in words.
-RECOVERIES = {
-    "none": "nothing after the cut",
-    "batchnorm": "batch norms recalibrated",
-    "reconstruction": "reconstructed and recalibrated",
-}
-
 
 def curves_figure(result: StudyResult, recovery: str) -> Figure:
     """Accuracy (or agreement) against the share of channels removed, a line per group pruned alone."""

@@ -9,7 +9,6 @@ from autoprune.service.reports.page import page
 from autoprune.service.reports.sections import plots_section
 from autoprune.service.results.wording import duration
 from autoprune.service.studies.figures import (
-    RECOVERIES,
     changes_figure,
     correlations_figure,
     curves_figure,
@@ -17,7 +16,7 @@ from autoprune.service.studies.figures import (
     schedules_figure,
 )
 from autoprune.service.studies.study_result import FILE, TABLE, OracleView, StudyResult
-from autoprune.service.studies.words import TITLES, final_rows, quality_at, verdict
+from autoprune.service.studies.words import RECOVERIES, TITLES, final_rows, quality_at, verdict
 
 _NOTES = {
     "sensitivity": "Each group of channels is pruned alone, all others stay whole: the higher a line stays, the more "

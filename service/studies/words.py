@@ -8,6 +8,13 @@ from scipy import stats
 from autoprune.service.results.wording import percent
 from autoprune.service.studies.study_result import CurveView, StudyResult
 
+#: What was done after a cut, in words.
+RECOVERIES = {
+    "none": "nothing after the cut",
+    "batchnorm": "batch norms recalibrated",
+    "reconstruction": "reconstructed and recalibrated",
+}
+
 TITLES = {
     "sensitivity": "Sensitivity of the layers",
     "oracle": "Leave-one-out oracle",
@@ -58,11 +65,14 @@ def _bearable(result: StudyResult) -> list[str]:
         most[curve.group] = max((share for share in curve.removed if not falls or share < falls[0]), default=0.0)
     best, worst = max(most, key=lambda name: most[name]), min(most, key=lambda name: most[name])
     if most[best] == most[worst]:
-        return [f"Pruned alone, every group keeps the network within {_LITTLE:.0%} up to {most[best]:.0%} removed."]
+        return [
+            f"Pruned alone ({RECOVERIES[recovery]}), every group keeps the network within {_LITTLE:.0%} up to "
+            f"{most[best]:.0%} removed."
+        ]
     best_share, worst_share = f"{most[best]:.0%}", f"{most[worst]:.0%}"
     return [
-        f"Pruned alone and within {_LITTLE:.0%} of the whole network's quality, {best} can lose {best_share} of its "
-        f"channels, {worst} {worst_share}."
+        f"Pruned alone ({RECOVERIES[recovery]}) and within {_LITTLE:.0%} of the whole network's quality, {best} can "
+        f"lose {best_share} of its channels, {worst} {worst_share}."
     ]
 
 

@@ -15,7 +15,7 @@ import torch
 
 from autoprune.artifact import load_pruned
 from autoprune.certificate import check_parity, count_onnx, file_sha256
-from autoprune.errors import Cancelled
+from autoprune.errors import Cancelled, SearchError
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
@@ -100,6 +100,24 @@ def test_the_same_seed_gives_the_same_job(job: tuple[JobResult, Path], model: Pa
     for outcome in result.outcomes:
         for kind in ("plan", "onnx", "weights"):
             assert file_sha256(tmp_path / outcome.artifacts[kind]) == file_sha256(folder / outcome.artifacts[kind])
+
+
+def test_a_fine_tuning_that_does_harm_is_said(model: Path, tmp_path: Path) -> None:
+    mild, harsh = (
+        run_job(
+            _spec(model, policies=["uniform"], evaluations=1, workers=1, finetune={"learning_rate": rate}),
+            tmp_path / str(rate),
+        )
+        for rate in (0.003, 0.5)
+    )
+    assert not any("fine-tuning took" in text for text in mild.warnings)
+    assert any("policy 'uniform': fine-tuning took its network from" in text for text in harsh.warnings)
+
+
+def test_a_few_evaluations_are_refused_before_images_are_read(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images.zip").write_bytes(b"never opened")
+    with pytest.raises(SearchError, match="in every comparison, and in searches that name no policy"):
+        run_job(_spec(model, evaluations=3, dataset=str(tmp_path / "images.zip")), tmp_path / "job")
 
 
 def test_a_cluster_changes_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
