@@ -9,7 +9,7 @@ from pathlib import Path
 from autoprune.service.engine.presence import Presence, host_name, host_of
 from autoprune.service.engine.worker_process import kill_leftover
 from autoprune.service.locks import held
-from autoprune.service.pipeline.job_files import JOURNAL
+from autoprune.service.pipeline.job_files import JOURNAL, NOTEBOOK
 from autoprune.service.settings import Settings
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
@@ -94,11 +94,13 @@ class Takeover:
 
 
 def recorded_evaluations(artifacts: Path) -> int:
-    """Return how many evaluations the journal in a folder of artifacts holds, as the measure of how far a job came."""
+    """Return how many evaluations, or figures of a study, a folder of artifacts holds: how far its job came."""
     path = artifacts / JOURNAL
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(path.as_uri() + "?mode=rw", uri=True)) as journal,
     ):
         return int(journal.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+    with contextlib.suppress(OSError), (artifacts / NOTEBOOK).open("rb") as notebook:
+        return max(0, sum(line.endswith(b"\n") for line in notebook) - 1)  # the first says what they depend on
     return 0
