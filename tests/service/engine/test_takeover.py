@@ -1,5 +1,7 @@
 """Jobs that lost whoever ran them: how far they came, and those whose folders cannot be used."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from autoprune.service.settings import Settings
 from autoprune.service.specs.job_spec import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.losses import MOST_CRASHES
-from autoprune.service.storage.tables import JobKind
+from autoprune.service.storage.tables import JobKind, JobState
 from autoprune.service.studies.run import run_study
 from tests.service.live_service import tiny_onnx
 
@@ -46,3 +48,46 @@ def test_figures_that_a_study_measured_count_as_progress(tmp_path: Path) -> None
             assert takeover.of_the_dead(presence)
             losses.append(records.job("study").crashes)
     assert losses == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_job_whose_folder_cannot_be_used_fails_and_holds_up_no_other(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    with opened(replace(settings, run_jobs=False)) as service:
+        for job_id in ("a", "b", "c"):
+            service.records.add_job(job_id, {"model": "none"})
+        (settings.home / "jobs" / "a").touch()  # a file where a folder should be
+        (settings.job_folder("b") / "worker.lock").mkdir(parents=True)
+        for _ in range(3):
+            service.records.claim("elsewhere/0")
+        assert Takeover(settings, service.records).of_the_dead(FileLocks(settings.runner_locks))
+        assert [service.records.job(job_id).state for job_id in ("a", "b", "c")] == ["failed", "failed", "queued"]
+        assert service.records.job("a").error == {
+            "type": "storage-error",
+            "detail": "expected a folder jobs/a that the service may write, found none (File exists); "
+            "give the service that folder, or move it away, and submit the job again",
+        }
+        (settings.home / "jobs" / "d").touch()
+        service.records.add_job("d", {"model": "none"})
+    with opened(settings) as service:  # its only runner begins them
+        deadline = time.monotonic() + 60
+        while service.records.counts()[JobState.FAILED] < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert [(service.records.job(job_id).error or {})["type"] for job_id in ("a", "b", "d")] == [
+            "storage-error"
+        ] * 3
+
+
+def test_a_folder_of_all_jobs_that_is_away_fails_none(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home", run_jobs=False)
+    with opened(settings) as service:
+        service.records.add_job("a", {"model": "none"})
+        service.records.claim("elsewhere/0")
+        (settings.home / "jobs").rmdir()
+        (settings.home / "jobs").touch()
+        takeover, presence = Takeover(settings, service.records), FileLocks(settings.runner_locks)
+        assert not takeover.of_the_dead(presence)
+        assert service.records.job("a").state == "running"
+        (settings.home / "jobs").unlink()
+        assert takeover.of_the_dead(presence)
+        assert service.records.job("a").state == "queued"
