@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -16,6 +16,9 @@ from autoprune.service.settings import SettingsError
 from autoprune.service.storage.tables import JobRow, Table
 
 BUSY_TIMEOUT_MS = 10_000
+
+#: Errors of a database that is away, which may pass.
+AWAY = (OperationalError, InterfaceError)
 
 #: What libpq is told of each connection, unless the URL says otherwise: how long PostgreSQL may take to accept it, in
 #: seconds, and that a machine that no longer answers is noticed within half a minute.
@@ -56,6 +59,14 @@ def engine_of(url: str) -> Engine:
     engine = create_engine(parsed)
     event.listen(engine, "connect", _set_up)
     return engine
+
+
+def with_password(url: str, password: str | None) -> str:
+    """Return the URL of the records with a `password`, where it is PostgreSQL's and names none itself."""
+    parsed = make_url(url)
+    if not password or parsed.drivername not in _POSTGRES or parsed.password or "password" in parsed.query:
+        return url
+    return parsed.update_query_dict({"password": password}).render_as_string(hide_password=False)
 
 
 def shown(url: URL) -> str:
