@@ -20,6 +20,7 @@ from autoprune.latency_tables.work import WholeNetwork, Work
 from autoprune.network.network import Network, Shape
 from autoprune.service.devices.kit import KitOptions, device_work, networks_only
 from autoprune.service.devices.tables import TableStore, check_is_of
+from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords, WorkStateError
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import NotFoundError
@@ -84,9 +85,11 @@ def queue_files(
 
 
 def wait_for_latencies(
-    devices: DeviceRecords, work_id: str, *, timeout_s: float, should_stop: Callable[[], bool] = lambda: False
+    devices: DeviceRecords, asked: DeviceWorkRow, *, timeout_s: float, should_stop: Callable[[], bool] = lambda: False
 ) -> list[Latency]:
-    """Return the latencies of the networks of some work, in their order, once a device has measured them.
+    """Return the latencies of the networks of the work `asked` for, in their order, once a device has measured them.
+
+    A database that is away meanwhile is waited for.
 
     Raises:
         LatencyTableError: No result came in time, or the device could not measure.
@@ -95,18 +98,19 @@ def wait_for_latencies(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        row = devices.work(work_id)
-        if row.state == WorkState.DONE:
-            assert row.result is not None
-            return [Latency(**row.result["latencies"][each["sha256"]]) for each in row.work["networks"]]
-        if row.state == WorkState.FAILED:
-            raise LatencyTableError(f"device {row.device} could not measure: {row.error}")
+        with suppress(*AWAY):
+            row = devices.work(asked.id)
+            if row.state == WorkState.DONE:
+                assert row.result is not None
+                return [Latency(**row.result["latencies"][each["sha256"]]) for each in row.work["networks"]]
+            if row.state == WorkState.FAILED:
+                raise LatencyTableError(f"device {row.device} could not measure: {row.error}")
         if should_stop():
-            raise Cancelled(f"stopped while device {row.device} measured")
+            raise Cancelled(f"stopped while device {asked.device} measured")
         if time.monotonic() > deadline:
             raise LatencyTableError(
-                f"device {row.device} sent no result within {timeout_s:.0f} s; does it run "
-                f"'python measure.pyz --poll URL --device {row.device}'?"
+                f"device {asked.device} sent no result within {timeout_s:.0f} s; does it run "
+                f"'python measure.pyz --poll URL --device {asked.device}'?"
             )
         time.sleep(_POLL_S)
 
@@ -153,9 +157,9 @@ class DeviceTimer:
             precision=self.precision,
         )
         try:
-            return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
-        except (Cancelled, LatencyTableError) as error:
-            with suppress(WorkStateError):  # the device said that it could not
+            return wait_for_latencies(self.devices, row, timeout_s=self.timeout_s, should_stop=self.should_stop)
+        except Exception as error:
+            with suppress(WorkStateError, *AWAY):  # the device said that it could not; nobody can be told now
                 self.devices.finish(row.id, error=f"nobody waits for it any more: {error}")
             raise
 
