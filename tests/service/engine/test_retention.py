@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from autoprune.service.engine.retention import Retention
 from autoprune.service.engine.service import Service, opened
 from autoprune.service.rest.uploads import add_model
-from autoprune.service.settings import Settings
+from autoprune.service.settings import MOST_DAYS, Settings, SettingsError
 from autoprune.service.storage.records import NotFoundError
 from autoprune.service.storage.tables import (
     ArtifactRow,
@@ -120,3 +120,13 @@ def test_a_service_deletes_by_itself_what_a_kill_left_half_deleted(tmp_path: Pat
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert list((settings.home / "jobs").iterdir()) == []
+
+
+def test_days_to_keep_lie_within_a_century(tmp_path: Path) -> None:
+    def settings(days: int) -> Settings:
+        return Settings.from_environment({"AUTOPRUNE_HOME": str(tmp_path), "AUTOPRUNE_KEEP_DAYS": str(days)})
+
+    with opened(replace(settings(MOST_DAYS), run_jobs=False)) as service:
+        Retention(service.settings, service.records).apply()
+    with pytest.raises(SettingsError, match=f"AUTOPRUNE_KEEP_DAYS: expected at most {MOST_DAYS}, found 36501"):
+        settings(MOST_DAYS + 1)
