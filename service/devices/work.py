@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,8 @@ def queue_model(
     check_device(device)
     with tempfile.TemporaryDirectory(prefix="autoprune-kit-") as name:
         work = device_work(network, Path(name), options)
-        for whole in work.networks:
-            _keep(store, Path(name) / whole.file)
-    return devices.queue(device, (work if units else networks_only(work)).to_dict())
+        files = [Path(name) / whole.file for whole in work.networks]
+        return _queue(devices, store, device, work if units else networks_only(work), files)
 
 
 def queue_files(
@@ -71,8 +70,6 @@ def queue_files(
         WholeNetwork(f"networks/{index:02d}{ONNX}", file_sha256(path), tuple(input_shape))
         for index, path in enumerate(files)
     )
-    for path in files:
-        _keep(store, path)
     work = Work(
         check_device(device),
         networks=networks,
@@ -81,7 +78,7 @@ def queue_files(
         time_budget_s=time_budget_s,
         made_by=__version__,
     )
-    return devices.queue(device, work.to_dict())
+    return _queue(devices, store, device, work, files)
 
 
 def wait_for_latencies(
@@ -279,7 +276,11 @@ def _latency(data: object, conditions: Conditions) -> Latency:
     return Latency(**{**data, "device": str(data["device"])[:200]})
 
 
-def _keep(store: FileStore, path: Path) -> None:
-    """Put a file of ours into the store."""
-    with path.open("rb") as source, store.received(source, suffix=ONNX, max_bytes=2**31) as upload:
-        upload.keep()
+def _queue(devices: DeviceRecords, store: FileStore, device: str, work: Work, files: Sequence[Path]) -> DeviceWorkRow:
+    """Queue work for a device, with files of ours that are put into the store for it."""
+    with ExitStack() as stack:
+        uploads = []
+        for path in files:
+            source = stack.enter_context(path.open("rb"))
+            uploads.append(stack.enter_context(store.received(source, suffix=ONNX, max_bytes=2**31)))
+        return devices.queue(device, work.to_dict(), keep=lambda: [upload.keep() for upload in uploads])

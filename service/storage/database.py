@@ -17,6 +17,9 @@ from autoprune.service.storage.tables import JobRow, Table
 
 BUSY_TIMEOUT_MS = 10_000
 
+#: What is held (:func:`hold`) by those who keep files in the store, queue what names them, or delete them.
+UPLOADS = "autoprune uploads"
+
 #: Errors of a database that is away, which may pass.
 AWAY = (OperationalError, InterfaceError)
 
@@ -108,12 +111,16 @@ def insert_into(session: Session, row: type[Table]) -> postgresql.Insert | sqlit
     return postgresql.insert(row) if session.get_bind().dialect.name == "postgresql" else sqlite.insert(row)
 
 
-def hold(session: Session, name: str) -> None:
-    """Let no other transaction hold the same `name` until that of `session` ends; it must not have begun yet."""
+def hold(session: Session, *names: str) -> None:
+    """Let no other transaction hold one of `names` until that of `session` ends; it must not have begun yet.
+
+    Who holds several names them in the same order as everybody else.
+    """
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # there is one writer
-    else:
+        return
+    for name in names:
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
