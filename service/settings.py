@@ -27,6 +27,9 @@ _LIMITS = {
     "keep_days": "AUTOPRUNE_KEEP_DAYS",
 }
 
+#: A century: no date lies so far back that it cannot be told.
+MOST_DAYS = 36_500
+
 #: Most jobs that one service runs at a time.
 MOST_WORKERS = 1024
 
@@ -49,7 +52,8 @@ class Settings:
         require_keys: Whether every request must carry an API key.
         requests_per_s: Requests a second that one API key, or everybody without one, may go on sending.
         queued_jobs: Jobs that one API key, or everybody without one, may have waiting at a time.
-        job_memory_mib: Memory of a job's processes together, in MiB; None for nine tenths of the machine's.
+        job_memory_mib: Memory of a job's processes together, in MiB; None for an equal share of nine
+            tenths of the machine's.
         job_seconds: Longest time that one attempt at a job may take; None for any.
         keep_days: Days after which what jobs that ended left, and uploads that no job names, are deleted; None: never.
         log_level: From which level on the service and its workers log: one of :data:`autoprune.service.logs.LEVELS`.
@@ -96,6 +100,10 @@ class Settings:
         level = variables.get("AUTOPRUNE_LOG_LEVEL") or settings.log_level
         if level not in LEVELS:
             raise SettingsError(f"AUTOPRUNE_LOG_LEVEL: expected one of {', '.join(LEVELS)}; found {level[:100]!r}")
+        if limits.get("keep_days", 0) > MOST_DAYS:
+            raise SettingsError(
+                f"AUTOPRUNE_KEEP_DAYS: expected at most {MOST_DAYS}, found {limits['keep_days']}; unset, all is kept"
+            )
         settings = replace(settings, log_level=level, **limits)
         workers = variables.get("AUTOPRUNE_WORKERS")
         return settings.with_workers(_workers(workers)) if workers else settings

@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from autoprune.latency_tables.work import WholeNetwork, Work
 from autoprune.network.network import Network, Shape
 from autoprune.service.devices.kit import KitOptions, device_work, networks_only
 from autoprune.service.devices.tables import TableStore, check_is_of
+from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords, WorkStateError
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import NotFoundError
@@ -44,9 +45,8 @@ def queue_model(
     check_device(device)
     with tempfile.TemporaryDirectory(prefix="autoprune-kit-") as name:
         work = device_work(network, Path(name), options)
-        for whole in work.networks:
-            _keep(store, Path(name) / whole.file)
-    return devices.queue(device, (work if units else networks_only(work)).to_dict())
+        files = [Path(name) / whole.file for whole in work.networks]
+        return _queue(devices, store, device, work if units else networks_only(work), files)
 
 
 def queue_files(
@@ -70,8 +70,6 @@ def queue_files(
         WholeNetwork(f"networks/{index:02d}{ONNX}", file_sha256(path), tuple(input_shape))
         for index, path in enumerate(files)
     )
-    for path in files:
-        _keep(store, path)
     work = Work(
         check_device(device),
         networks=networks,
@@ -80,13 +78,15 @@ def queue_files(
         time_budget_s=time_budget_s,
         made_by=__version__,
     )
-    return devices.queue(device, work.to_dict())
+    return _queue(devices, store, device, work, files)
 
 
 def wait_for_latencies(
-    devices: DeviceRecords, work_id: str, *, timeout_s: float, should_stop: Callable[[], bool] = lambda: False
+    devices: DeviceRecords, asked: DeviceWorkRow, *, timeout_s: float, should_stop: Callable[[], bool] = lambda: False
 ) -> list[Latency]:
-    """Return the latencies of the networks of some work, in their order, once a device has measured them.
+    """Return the latencies of the networks of the work `asked` for, in their order, once a device has measured them.
+
+    A database that is away meanwhile is waited for.
 
     Raises:
         LatencyTableError: No result came in time, or the device could not measure.
@@ -95,18 +95,19 @@ def wait_for_latencies(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        row = devices.work(work_id)
-        if row.state == WorkState.DONE:
-            assert row.result is not None
-            return [Latency(**row.result["latencies"][each["sha256"]]) for each in row.work["networks"]]
-        if row.state == WorkState.FAILED:
-            raise LatencyTableError(f"device {row.device} could not measure: {row.error}")
+        with suppress(*AWAY):
+            row = devices.work(asked.id)
+            if row.state == WorkState.DONE:
+                assert row.result is not None
+                return [Latency(**row.result["latencies"][each["sha256"]]) for each in row.work["networks"]]
+            if row.state == WorkState.FAILED:
+                raise LatencyTableError(f"device {row.device} could not measure: {row.error}")
         if should_stop():
-            raise Cancelled(f"stopped while device {row.device} measured")
+            raise Cancelled(f"stopped while device {asked.device} measured")
         if time.monotonic() > deadline:
             raise LatencyTableError(
-                f"device {row.device} sent no result within {timeout_s:.0f} s; does it run "
-                f"'python measure.pyz --poll URL --device {row.device}'?"
+                f"device {asked.device} sent no result within {timeout_s:.0f} s; does it run "
+                f"'python measure.pyz --poll URL --device {asked.device}'?"
             )
         time.sleep(_POLL_S)
 
@@ -153,9 +154,9 @@ class DeviceTimer:
             precision=self.precision,
         )
         try:
-            return wait_for_latencies(self.devices, row.id, timeout_s=self.timeout_s, should_stop=self.should_stop)
-        except (Cancelled, LatencyTableError) as error:
-            with suppress(WorkStateError):  # the device said that it could not
+            return wait_for_latencies(self.devices, row, timeout_s=self.timeout_s, should_stop=self.should_stop)
+        except Exception as error:
+            with suppress(WorkStateError, *AWAY):  # the device said that it could not; nobody can be told now
                 self.devices.finish(row.id, error=f"nobody waits for it any more: {error}")
             raise
 
@@ -275,7 +276,11 @@ def _latency(data: object, conditions: Conditions) -> Latency:
     return Latency(**{**data, "device": str(data["device"])[:200]})
 
 
-def _keep(store: FileStore, path: Path) -> None:
-    """Put a file of ours into the store."""
-    with path.open("rb") as source, store.received(source, suffix=ONNX, max_bytes=2**31) as upload:
-        upload.keep()
+def _queue(devices: DeviceRecords, store: FileStore, device: str, work: Work, files: Sequence[Path]) -> DeviceWorkRow:
+    """Queue work for a device, with files of ours that are put into the store for it."""
+    with ExitStack() as stack:
+        uploads = []
+        for path in files:
+            source = stack.enter_context(path.open("rb"))
+            uploads.append(stack.enter_context(store.received(source, suffix=ONNX, max_bytes=2**31)))
+        return devices.queue(device, work.to_dict(), keep=lambda: [upload.keep() for upload in uploads])

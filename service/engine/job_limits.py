@@ -12,7 +12,8 @@ from autoprune.network.memory import memory_bytes
 from autoprune.service.settings import MIB, Settings
 from autoprune.service.storage.tables import Json
 
-#: Part of the machine's memory that a job may have unless the settings say otherwise; the rest is the service's.
+#: Part of the machine's memory that all jobs at a time may have, in equal shares, unless the settings say otherwise;
+#: the rest is the service's.
 MEMORY_SHARE = 0.9
 
 #: Seconds between two looks at the memory of a job.
@@ -40,7 +41,7 @@ class JobLimits:
     def of(cls, settings: Settings) -> "JobLimits":
         """Return the limits of a service's jobs."""
         there = machine_bytes()
-        usual = None if there is None else int(MEMORY_SHARE * there)
+        usual = None if there is None else int(MEMORY_SHARE * there / settings.workers)
         return cls(settings.job_memory_mib * MIB if settings.job_memory_mib else usual, settings.job_seconds)
 
     def broken(self, group: int) -> Json | None:

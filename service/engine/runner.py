@@ -34,6 +34,9 @@ STOPPING_S = 6.0
 #: How long a worker may take to end after it has recorded its outcome.
 ENDING_S = 10.0
 
+#: Exit codes of attempts that came to nothing by no fault of the job.
+_FAULTLESS = (EXIT_LOCKED, EXIT_RECORDS)
+
 _log = logging.getLogger(__name__)
 
 
@@ -142,9 +145,9 @@ class JobRunner:
         stopped = why is _End.BY_ITSELF and terminated  # somebody sent the worker SIGTERM
         if why is _End.LOST or self._is_over(row):
             return
-        if why is _End.SHUTDOWN or (stopped and self._stopping.wait(STOPPING_S)) or returncode == EXIT_LOCKED:
+        if why is _End.SHUTDOWN or (stopped and self._stopping.wait(STOPPING_S)) or returncode in _FAULTLESS:
             self._takeover.requeue(row)
-        elif why is _End.BY_ITSELF and (returncode < 0 or returncode in (EXIT_STOPPED, EXIT_RECORDS)):
+        elif why is _End.BY_ITSELF and (returncode < 0 or returncode == EXIT_STOPPED):
             _log.warning("job %s, attempt %d: %s", row.id, row.attempts, cause_of_death(returncode))
             self._takeover.count_loss(row, died=True)
         else:

@@ -97,7 +97,7 @@ class Runners:
                 if self._takeover.of_the_dead(self._presence):
                     self.wake()
                 self._retention.apply()
-            except (SQLAlchemyError, OSError) as error:  # disk full, database locked or away: this may pass
+            except Exception as error:  # whatever it is: without a keeper nobody takes over the jobs of the dead
                 log_trouble("the keeper of jobs", error)
 
     def _replace_failed(self) -> None:

@@ -1,15 +1,18 @@
 """Jobs that say they run but have lost whoever ran them: queued again, or failed where that happened too often."""
 
 import contextlib
+import errno
 import logging
+import os
 import sqlite3
 import time
 from pathlib import Path
 
 from autoprune.service.engine.presence import Presence, host_name, host_of
+from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.engine.worker_process import kill_leftover
 from autoprune.service.locks import held
-from autoprune.service.pipeline.job_files import JOURNAL
+from autoprune.service.pipeline.job_files import JOURNAL, NOTEBOOK
 from autoprune.service.settings import Settings
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
@@ -17,6 +20,10 @@ from autoprune.service.storage.tables import JobRow, JobState
 
 #: How long a worker whose service died may take to notice.
 LEFTOVER_S = 5.0
+
+#: What is wrong with a disk or a machine and may pass, not with the folder of one job.
+_PASSING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+                      errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK))  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +41,7 @@ class Takeover:
         """Take over the jobs of all runners that are dead; return whether that made something to do."""
         rows = self._records.running()
         dead = presence.dead({row.runner for row in rows if row.runner is not None})
-        adopted = [self._adopt(row, crashed=True) for row in rows if row.runner is None or row.runner in dead]
+        adopted = [self._tried(row, crashed=True) for row in rows if row.runner is None or row.runner in dead]
         return any(adopted)
 
     def own(self, runner: str, *, crashed: bool) -> bool:
@@ -44,7 +51,7 @@ class Takeover:
         theirs.
         """
         rows = self._records.running(runner)
-        adopted = [self._adopt(row, crashed=crashed) for row in rows]
+        adopted = [self._tried(row, crashed=crashed) for row in rows]
         return all(adopted)
 
     def count_loss(self, row: JobRow, *, died: bool) -> None:
@@ -70,6 +77,24 @@ class Takeover:
             if self._records.job(row.id).cancel_requested:
                 self._records.request_cancel(row.id)
 
+    def _tried(self, row: JobRow, *, crashed: bool) -> bool:
+        """Adopt a job if its folder can be used; otherwise fail it and return True, or, where that may pass, False."""
+        try:
+            return self._adopt(row, crashed=crashed)
+        except OSError as error:
+            jobs = self._settings.job_folder(row.id).parent
+            if error.errno in _PASSING or not (jobs.is_dir() and os.access(jobs, os.W_OK | os.X_OK)):
+                log_trouble(f"the takeover of job {row.id}", error)
+                return False
+            detail = (
+                f"expected a folder {jobs.name}/{row.id} that the service may write, found none "
+                f"({error.strerror or error}); give the service that folder, or move it away, and submit the job again"
+            )
+            told = {"type": "storage-error", "detail": detail}
+            if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=told):
+                _log.error("job %s: %s", row.id, detail)
+            return True
+
     def _adopt(self, row: JobRow, *, crashed: bool) -> bool:
         """Queue a job again that nobody runs, and return True; False while its worker is still there.
 
@@ -94,11 +119,13 @@ class Takeover:
 
 
 def recorded_evaluations(artifacts: Path) -> int:
-    """Return how many evaluations the journal in a folder of artifacts holds, as the measure of how far a job came."""
+    """Return how many evaluations, or figures of a study, a folder of artifacts holds: how far its job came."""
     path = artifacts / JOURNAL
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(path.as_uri() + "?mode=rw", uri=True)) as journal,
     ):
         return int(journal.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+    with contextlib.suppress(OSError), (artifacts / NOTEBOOK).open("rb") as notebook:
+        return max(0, sum(line.endswith(b"\n") for line in notebook) - 1)  # the first says what they depend on
     return 0

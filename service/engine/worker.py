@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
@@ -28,6 +26,7 @@ from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
 from autoprune.service.specs.job_spec import JobSpec, Progress
 from autoprune.service.specs.study_spec import StudySpec
+from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import Records
@@ -48,8 +47,6 @@ _LOCK_S = 5.0
 
 #: How long a job waits for the records when it begins, in seconds; an outcome waits for ever.
 _DATABASE_S = 600.0
-
-_AWAY = (OperationalError, InterfaceError)
 
 if TYPE_CHECKING:
     from autoprune.service.devices.work import DeviceTimer
@@ -82,7 +79,7 @@ def main(job_id: str, attempt: int) -> int:
                 return _run(settings, records, job_id, attempt, stop)
         except Cancelled:
             return EXIT_STOPPED
-        except (SettingsError, *_AWAY):
+        except (SettingsError, *AWAY):
             _log.exception("job %s: the database is away", job_id)
             return EXIT_RECORDS
 
@@ -116,7 +113,7 @@ def _insist(move: Callable[[], object], stop: threading.Event) -> None:
     while True:
         try:
             move()
-        except _AWAY as error:
+        except AWAY as error:
             _log.warning("the outcome cannot be recorded; waiting for the database: %s", error)
             _wait(stop)
         else:
@@ -147,7 +144,7 @@ def _run(settings: Settings, records: Records, job_id: str, attempt: int, stop: 
     except Cancelled:
         _log.warning("job %s stops: %s", job_id, "asked to" if stop.is_set() else "cancelled")
         return EXIT_STOPPED
-    except _AWAY:
+    except AWAY:
         raise
     except AutopruneError as error:
         _log.error("job %s: %s", job_id, error)
@@ -243,7 +240,7 @@ class _ProgressWriter:
         self._last, self._next_s = stage, time.monotonic() + PROGRESS_S
         try:
             self._records.report(self._job_id, self._attempt, progress=_json(progress))
-        except _AWAY as error:  # the job goes on, and its next progress is recorded
+        except AWAY as error:  # the job goes on, and its next progress is recorded
             _log.warning("progress is not recorded: %s", error)
             self._last = None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psutil
 
 from autoprune.service.settings import Settings
+from autoprune.service.storage.database import with_password
 from autoprune.service.storage.tables import JobRow
 
 Worker = subprocess.Popen[bytes]
@@ -19,9 +20,10 @@ GRACE_S = 2.0
 
 #: Variables that a job's process gets from the service's environment, besides those of :data:`PASSED_PREFIXES`.
 PASSED = frozenset(("HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"))
-#: The secrets among them stay behind: a key of ours is for clients, and the database's URL comes over standard input.
-PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PYTHON", "TORCH_", "XDG_")
-SECRETS = frozenset(("AUTOPRUNE_API_KEY", "AUTOPRUNE_DB"))
+#: The secrets among them stay behind: a key of ours is for clients, and the database's URL comes over standard input,
+#: with the password that libpq would find in ``PGPASSWORD``.
+PASSED_PREFIXES = ("AUTOPRUNE_", "CUDA_", "LC_", "MALLOC_", "NVIDIA_", "OPENBLAS_", "PG", "PYTHON", "TORCH_", "XDG_")
+SECRETS = frozenset(("AUTOPRUNE_API_KEY", "AUTOPRUNE_DB", "PGPASSWORD"))
 
 _MODULE = "autoprune.service.engine.worker"
 
@@ -47,7 +49,7 @@ def running(settings: Settings, row: JobRow) -> Iterator[Worker]:
     assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # it is dead already
-            process.stdin.write(settings.url.encode() + b"\n")
+            process.stdin.write(with_password(settings.url, os.environ.get("PGPASSWORD")).encode() + b"\n")
             process.stdin.flush()
         yield process
     finally:

@@ -8,3 +8,6 @@ EVIDENCE = "evidence.safetensors"
 
 #: The searches of Optuna's samplers, for Optuna's own tools; written anew whenever the job runs.
 STUDIES = "studies.sqlite"
+
+#: Every figure that a study has measured, one a line behind the first; hidden from the artifacts.
+NOTEBOOK = ".measured.jsonl"

@@ -60,7 +60,6 @@ def add_model(
                 upload.file.path, architecture=architecture, num_classes=num_classes, input_shape=input_shape
             )
             facts = _model_facts(network)
-        upload.keep()
         return records.add(
             ModelRow(
                 id=_id("mdl", upload.file.sha256, suffix, *map(repr, zoo)),
@@ -72,7 +71,8 @@ def add_model(
                 num_classes=num_classes,
                 zoo_input_shape=None if input_shape is None else list(input_shape),
                 facts=facts,
-            )
+            ),
+            keep=upload.keep,
         )
 
 
@@ -91,7 +91,6 @@ def add_dataset(
     with store.received(source, suffix=suffix, max_bytes=settings.max_dataset_bytes) as upload:
         with _named(upload, filename):
             summary = summarize(upload.file.path)
-        upload.keep()
         return records.add(
             DatasetRow(
                 id=_id("dat", upload.file.sha256, suffix),
@@ -100,7 +99,8 @@ def add_dataset(
                 suffix=suffix,
                 size_bytes=upload.file.size_bytes,
                 facts=_dataset_facts(summary),
-            )
+            ),
+            keep=upload.keep,
         )
 
 

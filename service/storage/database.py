@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -16,6 +16,12 @@ from autoprune.service.settings import SettingsError
 from autoprune.service.storage.tables import JobRow, Table
 
 BUSY_TIMEOUT_MS = 10_000
+
+#: What is held (:func:`hold`) by those who keep files in the store, queue what names them, or delete them.
+UPLOADS = "autoprune uploads"
+
+#: Errors of a database that is away, which may pass.
+AWAY = (OperationalError, InterfaceError)
 
 #: What libpq is told of each connection, unless the URL says otherwise: how long PostgreSQL may take to accept it, in
 #: seconds, and that a machine that no longer answers is noticed within half a minute.
@@ -58,6 +64,14 @@ def engine_of(url: str) -> Engine:
     return engine
 
 
+def with_password(url: str, password: str | None) -> str:
+    """Return the URL of the records with a `password`, where it is PostgreSQL's and names none itself."""
+    parsed = make_url(url)
+    if not password or parsed.drivername not in _POSTGRES or parsed.password or "password" in parsed.query:
+        return url
+    return parsed.update_query_dict({"password": password}).render_as_string(hide_password=False)
+
+
 def shown(url: URL) -> str:
     """Return a URL as it may be printed: without its password, which may also stand among its options."""
     return url.set(query={}).render_as_string(hide_password=True)
@@ -97,12 +111,16 @@ def insert_into(session: Session, row: type[Table]) -> postgresql.Insert | sqlit
     return postgresql.insert(row) if session.get_bind().dialect.name == "postgresql" else sqlite.insert(row)
 
 
-def hold(session: Session, name: str) -> None:
-    """Let no other transaction hold the same `name` until that of `session` ends; it must not have begun yet."""
+def hold(session: Session, *names: str) -> None:
+    """Let no other transaction hold one of `names` until that of `session` ends; it must not have begun yet.
+
+    Who holds several names them in the same order as everybody else.
+    """
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # there is one writer
-    else:
+        return
+    for name in names:
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 

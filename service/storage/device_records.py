@@ -5,13 +5,13 @@ and of which nothing is heard is given out again, up to :data:`MOST_ATTEMPTS` ti
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, or_, select, update
 
 from autoprune.errors import AutopruneError
-from autoprune.service.storage.database import insert_into
+from autoprune.service.storage.database import UPLOADS, hold, insert_into
 from autoprune.service.storage.records import NotFoundError, Records
 from autoprune.service.storage.tables import DeviceRow, DeviceWorkRow, Json, WorkState, now
 
@@ -33,10 +33,15 @@ class DeviceRecords:
         """Work in the database of `records`, which stay open."""
         self._session = records.sessions
 
-    def queue(self, device: str, work: Json) -> DeviceWorkRow:
-        """Queue work for a device, known or not."""
+    def queue(self, device: str, work: Json, *, keep: Callable[[], object] = lambda: None) -> DeviceWorkRow:
+        """Queue work for a device, known or not, after `keep` has put its files into the store.
+
+        Nobody deletes from the store meanwhile.
+        """
         row = DeviceWorkRow(id=f"wrk_{uuid.uuid4().hex[:24]}", device=device, work=work)
         with self._session.begin() as session:
+            hold(session, UPLOADS)
+            keep()
             known = insert_into(session, DeviceRow).values(name=device, created_at=now())
             session.execute(known.on_conflict_do_nothing())
             session.add(row)

@@ -1,16 +1,16 @@
 """The records of models, datasets, jobs and artifacts, kept by SQLAlchemy in one SQLite file or in PostgreSQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Engine, case, func, select, update
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session, sessionmaker
 
 from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
-from autoprune.service.storage.database import check_readable, check_undamaged, engine_of, hold, shown
+from autoprune.service.storage.database import UPLOADS, check_readable, check_undamaged, engine_of, hold, shown
 from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
@@ -93,14 +93,19 @@ class Records:
         """Close all connections."""
         self._engine.dispose()
 
-    def add(self, row: Row) -> tuple[Row, bool]:
-        """Add a model or dataset; return its row, and whether it is new: where its id exists, that row is returned."""
+    def add(self, row: Row, *, keep: Callable[[], object] = lambda: None) -> tuple[Row, bool]:
+        """Add a model or dataset, after `keep` has put its file into the store, which nobody deletes from meanwhile.
+
+        Returns its row, and whether it is new: where its id exists, that row is returned.
+        """
         kind = type(row)
-        try:
-            with self._session.begin() as session:
-                session.add(row)
-        except IntegrityError:
-            return self.find(kind, row.id), False
+        with self._session.begin() as session:
+            hold(session, UPLOADS)
+            keep()
+            known = session.scalar(select(kind).where(kind.id == row.id))
+            if known is not None:
+                return known, False
+            session.add(row)
         return row, True
 
     def find(self, kind: type[Row], row_id: str) -> Row:
@@ -132,6 +137,7 @@ class Records:
 
         Raises:
             QuotaError: That caller has as many queued as it may.
+            NotFoundError: An upload that `spec` names was deleted.
 
         """
         with self._session.begin() as session:
@@ -296,10 +302,13 @@ def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Q
 
     Raises:
         QuotaError: That caller has as many queued as it may.
+        NotFoundError: An upload that `spec` names was deleted.
 
     """
+    queue = f"autoprune queue of {quota.key_id}"  # of those who send at once, no more get in than may
+    hold(session, *([] if quota.queued_jobs is None else [queue]), UPLOADS)
+    _check_uploads(session, spec)
     if quota.queued_jobs is not None:
-        hold(session, f"autoprune queue of {quota.key_id}")  # of those who send at once, no more get in than may
         queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
         quota.check(session.scalar(queued) or 0)
     row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
@@ -307,6 +316,16 @@ def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Q
     session.flush()  # what refers to the job comes after it
     add_event(session, job_id, JobChange.QUEUED, 0)
     return row
+
+
+def _check_uploads(session: Session, spec: Json) -> None:
+    """Make sure that the uploads which a job names were not deleted since it was looked at."""
+    for kind, prefix, field in (
+        (ModelRow, "mdl_", "model"), (DatasetRow, "dat_", "dataset"), (DatasetRow, "dat_", "report_dataset")
+    ):  # fmt: skip
+        name = str(spec.get(field))
+        if name.startswith(prefix) and session.scalar(select(kind.id).where(kind.id == name)) is None:
+            raise _not_found("model" if kind is ModelRow else "dataset", name)
 
 
 def _not_found(kind: str, row_id: str) -> NotFoundError:

@@ -62,6 +62,7 @@ class Submissions:
         Raises:
             IdempotencyError: That request has queued another job.
             QuotaError: The caller has as many queued as it may.
+            NotFoundError: An upload that the job names was deleted.
 
         """
         try:

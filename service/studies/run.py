@@ -19,6 +19,7 @@ from autoprune.groups.channel_group import ChannelGroups
 from autoprune.network.network import Network
 from autoprune.reconstruction.orders import ranked_groups
 from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.service.pipeline.job_files import NOTEBOOK
 from autoprune.service.pipeline.outcome import write_text
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.specs.job_spec import Progress
@@ -41,9 +42,6 @@ from autoprune.studies.notebook import Notebook
 from autoprune.studies.oracle import leave_one_out
 from autoprune.studies.rank_correlation import RankCorrelation, agreement
 from autoprune.studies.schedules import Cut, ScheduleSettings, run_schedule
-
-#: What was measured so far, hidden from the artifacts.
-NOTEBOOK = ".measured.jsonl"
 
 #: Raised whenever the same settings would give other figures: what older versions measured is then not used.
 VERSION = 1

@@ -29,7 +29,8 @@ def test_limits_of_jobs_are_settings() -> None:
     settings = Settings.from_environment({"AUTOPRUNE_JOB_MEMORY_MIB": "5", "AUTOPRUNE_JOB_SECONDS": "7"})
     found = JobLimits.of(settings)
     assert (found.memory_bytes, found.seconds) == (5 * MIB, 7)
-    usual, there = JobLimits.of(Settings.from_environment({})), machine_bytes()
-    assert usual.memory_bytes is not None
+    there = machine_bytes()
     assert there is not None
-    assert (usual.memory_bytes, usual.seconds) == (int(MEMORY_SHARE * there), None)
+    for workers in (1, 3):  # together no more than the machine has
+        usual = JobLimits.of(Settings.from_environment({"AUTOPRUNE_WORKERS": str(workers)}))
+        assert (usual.memory_bytes, usual.seconds) == (int(MEMORY_SHARE * there / workers), None)

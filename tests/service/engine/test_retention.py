@@ -4,22 +4,29 @@ import io
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import func, select, update
 
+from autoprune.certificate import file_sha256
+from autoprune.service.devices.work import queue_files
 from autoprune.service.engine.retention import Retention
 from autoprune.service.engine.service import Service, opened
 from autoprune.service.rest.uploads import add_model
-from autoprune.service.settings import Settings
+from autoprune.service.settings import MOST_DAYS, Settings, SettingsError
+from autoprune.service.storage.device_records import DeviceRecords
+from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import NotFoundError
 from autoprune.service.storage.tables import (
     ArtifactRow,
     DatasetRow,
+    DeviceWorkRow,
     JobEventRow,
     JobRow,
     JobState,
@@ -120,3 +127,106 @@ def test_a_service_deletes_by_itself_what_a_kill_left_half_deleted(tmp_path: Pat
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert list((settings.home / "jobs").iterdir()) == []
+
+
+def test_days_to_keep_lie_within_a_century(tmp_path: Path) -> None:
+    def settings(days: int) -> Settings:
+        return Settings.from_environment({"AUTOPRUNE_HOME": str(tmp_path), "AUTOPRUNE_KEEP_DAYS": str(days)})
+
+    with opened(replace(settings(MOST_DAYS), run_jobs=False)) as service:
+        Retention(service.settings, service.records).apply()
+    with pytest.raises(SettingsError, match=f"AUTOPRUNE_KEEP_DAYS: expected at most {MOST_DAYS}, found 36501"):
+        settings(MOST_DAYS + 1)
+
+
+def test_what_is_sent_or_named_while_it_is_deleted_is_there_or_refused(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, named = model(service, 0), model(service, 1)
+    grow_old(service)
+    delete, asked = FileStore.delete, list[Future[object]]()
+    with ThreadPoolExecutor(2) as pool:
+
+        def slow(store: FileStore, sha256: str, suffix: str) -> None:
+            if not asked:
+                asked.append(pool.submit(model, service, 0))
+                asked.append(pool.submit(service.records.add_job, "job", {"model": named}))
+                wait(asked, timeout=0.5)
+            delete(store, sha256, suffix)
+
+        monkeypatch.setattr(FileStore, "delete", slow)
+        Retention(service.settings, service.records).apply()
+        assert asked[0].result(20) == again
+        with pytest.raises(NotFoundError, match=named):
+            asked[1].result(20)
+    (row,) = service.records.all(ModelRow)
+    assert row.id == again
+    assert stored_files(service.settings.home) == [service.store.path(row.sha256, row.suffix)]
+    assert service.records.jobs() == []
+
+
+def test_what_cannot_be_deleted_holds_up_nothing_else(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    stuck = [f"stuck{index:02d}" for index in range(25)]
+    for job_id in stuck:
+        service.records.add_job(job_id, {})
+        service.records.claim()
+        service.records.move(job_id, JobState.FAILED)
+        (service.settings.home / "jobs" / job_id).touch()  # no folder, so nothing that could be deleted as one
+    job(service, "behind", "none", ends=JobState.SUCCEEDED)
+    unused = model(service, 0)
+    grow_old(service, *stuck, "behind")
+    retention = Retention(service.settings, service.records)
+    for _ in range(4):
+        retention.apply()
+    assert sorted(row.id for row in service.records.jobs()) == stuck
+    with pytest.raises(NotFoundError):
+        service.records.find(ModelRow, unused)
+    assert caplog.text.count("its folder cannot be deleted") == len(stuck)
+
+
+def test_services_delete_the_same_jobs_at_once(service: Service) -> None:
+    jobs = [f"job{index:02d}" for index in range(15)]
+    for job_id in jobs:
+        job(service, job_id, "none", ends=JobState.SUCCEEDED)
+        for index in range(20):
+            folder = service.settings.artifact_folder(job_id) / str(index)
+            folder.mkdir()
+            (folder / "file").touch()
+    grow_old(service, *jobs)
+    start = Barrier(3)
+
+    def delete() -> None:
+        retention = Retention(service.settings, service.records)
+        start.wait()
+        retention.apply()
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(delete) for _ in range(3)]:
+            done.result(20)
+    assert service.records.jobs() == []
+    assert list((service.settings.home / "jobs").iterdir()) == []
+
+
+def test_what_devices_measured_goes_and_what_they_have_yet_to_measure_stays(service: Service, tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.onnx" for index in range(4)]
+    for seed, path in enumerate(files):
+        path.write_bytes(tiny_onnx(seed=seed))
+    measured, waiting, uploaded, _ = files
+    model(service, 2)
+    service.records.add_job("job", {"model": model(service, 2)})
+    devices = DeviceRecords(service.records)
+    ended = [queue_files(devices, service.store, "phone", [path], input_shape=(3, 8, 8)) for path in files]
+    kept = queue_files(devices, service.store, "phone", [waiting], input_shape=(3, 8, 8))
+    for row in ended:
+        devices.finish(row.id, error="it could not")
+    grow_old(service)
+    with service.records.sessions.begin() as session:
+        session.execute(update(DeviceWorkRow).where(DeviceWorkRow.id.in_([row.id for row in ended[:3]])).values(
+            finished_at=now() - OLD))  # fmt: skip
+    Retention(service.settings, service.records).apply()
+    with service.records.sessions() as session:
+        left = session.scalars(select(DeviceWorkRow.id).order_by(DeviceWorkRow.number)).all()
+    assert left == [ended[3].id, kept.id]
+    assert {path.stem for path in stored_files(service.settings.home)} == {file_sha256(path) for path in files[1:]}
+    assert not service.store.path(file_sha256(measured), ".onnx").exists()
+    assert uploaded.read_bytes() == service.store.path(file_sha256(uploaded), ".onnx").read_bytes()

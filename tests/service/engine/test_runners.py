@@ -15,7 +15,7 @@ from autoprune.service.engine.presence import FileLocks, host_name
 from autoprune.service.engine.service import Service, opened
 from autoprune.service.engine.takeover import Takeover
 from autoprune.service.locks import held
-from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.settings import MOST_DAYS, Settings, SettingsError
 from autoprune.service.storage.event_records import EventRecords
 from autoprune.service.storage.home_mark import HOME_ID
 from autoprune.service.storage.losses import MOST_CRASHES
@@ -164,6 +164,20 @@ def test_a_runner_that_a_defect_ended_is_started_anew(tmp_path: Path, monkeypatc
         deadline = time.monotonic() + 10
         while not service.runners.is_alive and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert service.runners.is_alive
+
+
+def test_the_keeper_of_jobs_goes_on_after_a_defect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before_all_dates = Settings(tmp_path / "home", keep_days=10 * MOST_DAYS**2)
+    with opened(before_all_dates) as service:
+        deadline = time.monotonic() + 20
+        while "OverflowError" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with service.records.sessions.begin() as session:
+            session.add(JobRow(id="left", spec={}, state="running", attempts=1, runner="elsewhere/0"))
+        until(service.records, "left", lambda row: row.attempts == 2)
+        assert service.runners is not None
         assert service.runners.is_alive
 
 

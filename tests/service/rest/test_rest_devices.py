@@ -143,9 +143,9 @@ def test_finalists_are_timed_on_the_device(live: Live, devices: DeviceRecords, t
     store = FileStore(live.settings.home / "store")
     row = queue_files(devices, store, "agent-2", files, input_shape=(3, 32, 32), time_budget_s=1.0)
     with pytest.raises(LatencyTableError, match=r"sent no result .* --poll URL --device agent-2"):
-        wait_for_latencies(devices, row.id, timeout_s=0)
+        wait_for_latencies(devices, row, timeout_s=0)
     with pytest.raises(Cancelled):
-        wait_for_latencies(devices, row.id, timeout_s=9, should_stop=lambda: True)
+        wait_for_latencies(devices, row, timeout_s=9, should_stop=lambda: True)
     stop = threading.Event()
     agent = Agent(str(live.client.base_url), "agent-2")
     thread = threading.Thread(
@@ -154,7 +154,7 @@ def test_finalists_are_timed_on_the_device(live: Live, devices: DeviceRecords, t
     )
     thread.start()
     try:
-        small, large = wait_for_latencies(devices, row.id, timeout_s=60)
+        small, large = wait_for_latencies(devices, row, timeout_s=60)
         timer = DeviceTimer(devices, store, "agent-2", timeout_s=60)
         again = timer([*files, files[0]], input_shape=(3, 32, 32))
         assert is_polling(devices, "agent-2")
@@ -224,7 +224,7 @@ def test_a_device_that_cannot_measure_says_why(live: Live, devices: DeviceRecord
     Agent(str(live.client.base_url), "agent-5").run(once=True, interval_s=0.1, say=said.append)
     assert any("does not run on images" in line for line in said)
     with pytest.raises(LatencyTableError, match=r"agent-5 could not measure: .*does not run on images"):
-        wait_for_latencies(devices, row.id, timeout_s=1)
+        wait_for_latencies(devices, row, timeout_s=1)
 
 
 def test_work_that_nobody_waits_for_is_withdrawn(live: Live, devices: DeviceRecords, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from autoprune.service.cli.study import oracle, schedule, sensitivity
 from autoprune.service.client.client import Client
 from autoprune.service.client.errors import ClientError
 from autoprune.service.client.job import Study
+from autoprune.service.pipeline.job_files import NOTEBOOK
 from autoprune.service.settings import Settings
 from autoprune.service.specs.job_spec import Progress, SpecError, read_as
 from autoprune.service.specs.study_spec import StudySpec
-from autoprune.service.studies.run import NOTEBOOK, run_study
+from autoprune.service.studies.run import run_study
 from autoprune.service.studies.study_result import StudyResult
 from tests.service.live_service import Live, images_npz, in_process, in_thread, npz, tiny_onnx
 
