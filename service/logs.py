@@ -15,13 +15,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 LEVELS = ("debug", "info", "warning", "error")
 
-#: Secrets, wherever they stand: tokens of API keys, passwords in addresses, credentials in headers, parameters that are
-#: called one. Too much is hidden rather than too little.
+#: What a secret's name ends in: ``access_token``, ``PGPASSWORD``. A pattern that began with any letters would be slow.
+_NAME = r"(?:pass(?:word|wd|phrase)|token|secret|api[_-]?key)"
+
+#: Secrets, wherever they stand: tokens of API keys, passwords in addresses, credentials in headers, and what is called
+#: one, in quotes (those of JSON within JSON, too: it stays JSON) or without. Too much is hidden rather than too little.
 _SECRETS = (
     (re.compile(r"(autoprune_key_[0-9a-f]{12}_)[A-Za-z0-9_-]{20,}"), r"\1***"),
     (re.compile(r"(://[^\s/:@]*:)[^\s@]*@"), r"\1***@"),
     (re.compile(r"(?i)(\bauthorization\W{1,8}(?:basic|bearer)\s+)[^\s\"',]+"), r"\1***"),
-    (re.compile(r"(?i)(\b(?:password|passwd|token|secret|api_?key)=)[^\s&\"'\\]+"), r"\1***"),
+    (re.compile(rf"(?is)({_NAME}(?:\\*[\"'])?\s*[=:]\s*b?(\\*[\"']))(?![\s,}}\]]).*?(?:(?<!\\)(?=\2)|$)"), r"\1***"),
+    (re.compile(rf"(?i)({_NAME}\s*[=:]\s*)(?:\\u[0-9a-f]{{4}}|[^\s&\"'\\,;])+"), r"\1***"),
 )
 
 _FIRST = ("timestamp", "level", "logger", "event")

@@ -42,7 +42,7 @@ class Client:
             api_key: Sent as ``Authorization: Bearer``; None for ``AUTOPRUNE_API_KEY``, else none.
             timeout: Longest time for an answer, in seconds; uploads may take longer.
             reconnect: How long :meth:`Job.wait` goes on asking a service that cannot be reached, and a job is sent
-                again whose connection was lost, in seconds.
+                again whose answer was lost, in seconds.
 
         Raises:
             ClientError: No address of the web, or a key that cannot be sent.

@@ -16,8 +16,12 @@ from autoprune.service.settings import DEFAULT_URL
 #: How long the service may look into an upload before it answers, in seconds.
 UPLOAD_TIMEOUT_S = 900.0
 
-#: How a connection breaks after a request was sent, or a part of it, so that nobody knows whether it was carried out.
-_LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+#: How a connection breaks, or is given up, after a request was sent or a part of it: nobody knows what became of it.
+_TOO_SLOW = (httpx.ReadTimeout, httpx.WriteTimeout)
+_LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError, *_TOO_SLOW)
+
+#: Answers of a proxy, or of a service without its records, that say as little.
+_UNAVAILABLE = (502, 503, 504)
 
 _PROBLEM_PREFIX = "urn:autoprune:problem:"
 
@@ -67,8 +71,8 @@ class Connection:
     def create(self, kind: type[_Answer], path: str, document: object, *, patience_s: float) -> _Answer:
         """Return what the service answers to a JSON document that makes something, once, however often it is sent.
 
-        Where the connection is lost before the answer, it is sent again under the same ``Idempotency-Key`` for
-        `patience_s` seconds. Errors as of :meth:`get`.
+        Where the connection is lost before the answer, or the service is unavailable, it is sent again under the same
+        ``Idempotency-Key`` for `patience_s` seconds. Errors as of :meth:`get`.
         """
         headers = {"Idempotency-Key": str(uuid.uuid4())}
 
@@ -78,7 +82,7 @@ class Connection:
         try:
             response = send()
         except ClientError as error:
-            if not isinstance(error.__cause__, _LOST):
+            if not isinstance(error.__cause__, _LOST) and error.status not in _UNAVAILABLE:
                 raise
             response = patiently(send, patience_s, float("inf"))
         return self._read(kind, response)
@@ -159,11 +163,13 @@ class Connection:
             yield
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise ClientError(
-                f"no answer from {self.url} ({reason}); start the service with `autoprune serve`, or name the address "
-                "of another one (url, --url or AUTOPRUNE_URL)",
-                type=UNREACHABLE,
-            ) from error
+            advice = (
+                "start the service with `autoprune serve`, or name the address of another one (url, --url or "
+                "AUTOPRUNE_URL)"
+            )
+            if isinstance(error, _TOO_SLOW):
+                advice = "it is there but busy, and may yet do what it was asked: look first, then ask again"
+            raise ClientError(f"no answer from {self.url} ({reason}); {advice}", type=UNREACHABLE) from error
 
 
 def _checked_url(text: str) -> httpx.URL:

@@ -4,7 +4,6 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from autoprune.service.engine.service import Service
@@ -39,9 +38,7 @@ def get_jobs(service: TheService) -> Response:
 async def post_job(service: TheService, quota: TheQuota, readers: TheReaders, request: Request) -> Response:
     """Queue what the form asks for and go to its page, or show the form again with what is wrong."""
     async with request.form(max_files=3, max_fields=_MOST_FIELDS) as form:
-        with_files = any(isinstance(value, UploadFile) and value.filename for _, value in form.multi_items())
-        run = readers.run if with_files else run_in_threadpool
-        done = await run(partial(submit, service, quota, form))
+        done = await readers.run(partial(submit, service, quota, form))
     if isinstance(done, JobForm):
         return await run_in_threadpool(lambda: _index(service, Choices.of(service), done, status=422))
     return RedirectResponse(summary(service, done).address, 303)

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header
@@ -14,7 +15,8 @@ from autoprune.service.pipeline.job_files import EVIDENCE
 from autoprune.service.pipeline.what_if import WhatIfView, what_if
 from autoprune.service.rest.admission import check_job, check_study_job
 from autoprune.service.rest.dependencies import documented
-from autoprune.service.rest.views import ArtifactView
+from autoprune.service.rest.upload_readers import UploadReaders
+from autoprune.service.rest.views import ArtifactView, JobView
 from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.quota import Quota
@@ -57,7 +59,8 @@ FILE_RESPONSE: dict[str, Any] = {
 def submitted(service: Service, quota: Quota, spec: JobSpec | StudySpec, key: str | None = None) -> tuple[JobRow, bool]:
     """Queue a job, a comparison or a study, as `spec` says, for a `quota`'s caller; return it, and whether it is new.
 
-    A `key` that has queued the same job before gives that one, which is not checked again.
+    A `key` that has queued the same job before gives that one, which is not checked again. The check reads the whole
+    model: call it through :class:`UploadReaders`.
 
     Raises:
         IdempotencyError: The key has queued another job.
@@ -78,10 +81,27 @@ def submitted(service: Service, quota: Quota, spec: JobSpec | StudySpec, key: st
     return row, is_new
 
 
-def describe_submission(response: Response, row: JobRow, *, is_new: bool) -> None:
-    """Say in status and headers of `response` where a submitted job is."""
+async def accepted(
+    service: Service,
+    quota: Quota,
+    readers: UploadReaders,
+    spec: JobSpec | StudySpec,
+    key: str | None,
+    response: Response,
+) -> JobRow:
+    """Do as :func:`submitted` says when it is its turn among those who read models; say in `response` where the job is.
+
+    Errors as of :func:`submitted`.
+    """
+    row, is_new = await readers.run(partial(submitted, service, quota, spec, key))
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/{ADDRESSES[JobKind(row.kind)]}/{row.id}"
+    return row
+
+
+def submission_responses(view: type[JobView]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of what else a submission is answered with."""
+    return {200: {"model": view, "description": "Queued before, by the same key"}, **documented(413, 422)}
 
 
 def cancelled(service: Service, job_id: str, kind: JobKind) -> JobRow:

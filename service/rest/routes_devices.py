@@ -1,5 +1,6 @@
 """Latency tables, and devices that fetch work, over REST."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Path, Response, UploadFile
@@ -12,14 +13,16 @@ from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.devices.kit import KitOptions
 from autoprune.service.devices.tables import StoredTable, TableStore, check_is_of, device_of
 from autoprune.service.devices.work import MOST_RESULT_BYTES, accept_result, queue_model, stored_file
+from autoprune.service.engine.service import Service
 from autoprune.service.rest.dependencies import TheService, documented, only_fields
 from autoprune.service.rest.device_views import DeviceView, LatencyTableView, TakenWork, WorkView
 from autoprune.service.rest.pages import PAGED, ThePage
+from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.uploads import clean_name, load_stored
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import TooLargeError
 from autoprune.service.storage.records import NotFoundError
-from autoprune.service.storage.tables import ModelRow, WorkState
+from autoprune.service.storage.tables import DeviceWorkRow, ModelRow, WorkState
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 
@@ -116,20 +119,11 @@ def get_devices(service: TheService, page: ThePage) -> list[DeviceView]:
 
 
 @router.post("/devices/{name}/work", status_code=201, summary="Ask a device to measure", responses=documented(404, 422))
-def post_work(service: TheService, response: Response, name: DeviceName, request: WorkRequest) -> WorkView:
+async def post_work(
+    service: TheService, readers: TheReaders, response: Response, name: DeviceName, request: WorkRequest
+) -> WorkView:
     """Queue the measurement of a model's latency table for a device, which fetches it when it asks the next time."""
-    row = service.records.find(ModelRow, request.model_id)
-    network = load_stored(row, service.store.path(row.sha256, row.suffix))
-    options = KitOptions(
-        check_device(name),
-        threads=request.threads,
-        precision=request.precision,
-        time_budget_s=request.time_budget_s,
-        networks=request.networks,
-        max_ratio=request.max_ratio,
-        include_residual=request.include_residual,
-    )
-    work = queue_model(_devices(service), service.store, name, network, options, units=request.units)
+    work = await readers.run(partial(_queued, service, name, request))
     response.headers["Location"] = f"/v1/devices/{name}/work/{work.id}"
     return WorkView.of(work)
 
@@ -203,3 +197,19 @@ def _content(file: UploadFile) -> bytes:
     if len(content) > MOST_RESULT_BYTES:
         raise TooLargeError(f"expected a file of at most {MOST_RESULT_BYTES:,} bytes, found more")
     return content
+
+
+def _queued(service: Service, name: str, request: WorkRequest) -> DeviceWorkRow:
+    """Read a model and queue its measurement."""
+    row = service.records.find(ModelRow, request.model_id)
+    network = load_stored(row, service.store.path(row.sha256, row.suffix))
+    options = KitOptions(
+        check_device(name),
+        threads=request.threads,
+        precision=request.precision,
+        time_budget_s=request.time_budget_s,
+        networks=request.networks,
+        max_ratio=request.max_ratio,
+        include_residual=request.include_residual,
+    )
+    return queue_model(_devices(service), service.store, name, network, options, units=request.units)

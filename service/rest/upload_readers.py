@@ -1,4 +1,7 @@
-"""Who reads uploads: a few threads of their own, so that neither memory nor the threads of other requests run out."""
+"""Who reads uploads, as they come and again for each job: a few threads of their own.
+
+So neither memory nor the threads of other requests run out.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -6,7 +9,8 @@ from typing import Annotated, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
-#: Uploads that are read at a time; the others wait on disk. Reading a model takes about five times its size.
+#: Uploads and models of new jobs that are read at a time; other uploads wait on disk. Reading a model takes about five
+#: times its size.
 AT_A_TIME = 2
 
 _Found = TypeVar("_Found")

@@ -50,6 +50,15 @@ def logged(level: str = "info") -> Iterator[list[dict[str, Any]]]:
         f"GET /v1/jobs?api_key={SECRET}&limit=1",
         f"Authorization: Bearer {SECRET}",
         f"{{'authorization': 'Basic {SECRET}'}}",
+        f"access_token={SECRET}",
+        f"POST /token client_secret={SECRET}&a=b",
+        f"PGPASSWORD={SECRET} psql",
+        f"PGPASSWORD='x {SECRET}' psql",
+        f'{{"password": "{SECRET}", "a": "b"}}',
+        f'{{"password":"quoted \\" {SECRET}"}}',
+        f"{{'api-key': b'{SECRET}'",
+        f"token: \N{LATIN SMALL LETTER E WITH ACUTE}{SECRET}",
+        json.dumps({"body": json.dumps({"refresh_token": SECRET})}),
     ],
 )
 def test_secrets_are_hidden_wherever_they_stand(text: str) -> None:
@@ -70,6 +79,18 @@ def test_what_is_no_secret_stays() -> None:
     assert logs.redacted(f"key_0123456789ab: {TOKEN}") == "key_0123456789ab: autoprune_key_0123456789ab_***"
     text = "serving http://127.0.0.1:8765/docs, asked by me@example.org; basic tokens: 3 = three"
     assert logs.redacted(text) == text
+    document = {"token": None, "secret": 3, "event": "no password=", "last": "password:", "path": "a, b"}
+    assert json.loads(logs.redacted(json.dumps(document))) == document
+    assert logs.redacted('{"password": "abc", "path": "x"} password=abc, token') == (
+        '{"password": "***", "path": "x"} password=***, token'
+    )
+
+
+def test_long_lines_are_redacted_at_once() -> None:
+    started = time.process_time()
+    for long in ("a" * 10**6, "token" * 10**5, 'password="' * 10**4, "password" + " " * 10**5):
+        logs.redacted(long)
+    assert time.process_time() - started < 5
 
 
 def test_lines_tell_when_how_bad_and_who() -> None:

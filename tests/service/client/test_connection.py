@@ -119,11 +119,14 @@ def test_waiting_outlives_a_service_that_is_killed_and_started_again(tmp_path: P
 
 
 class CuttingProxy:
-    """Passes connections on to a service, and cuts the first ones once the service has begun to answer."""
+    """Passes connections on to a service, and cuts the first ones once the service has begun to answer.
 
-    def __init__(self, live: Live, cuts: int) -> None:
+    In place of the answer it sends `instead`; with None it says nothing until the client gives up.
+    """
+
+    def __init__(self, live: Live, cuts: int, instead: bytes | None = b"") -> None:
         self._service = ("127.0.0.1", int(live.client.base_url.port or 0))
-        self._cuts = cuts
+        self._cuts, self._instead = cuts, instead
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -150,22 +153,43 @@ class CuttingProxy:
                     return
                 if ready is service and self._cuts > 0:
                     self._cuts -= 1
+                    if self._instead is None:
+                        client.recv(1)
+                    else:
+                        client.sendall(self._instead)
                     return
                 (service if ready is client else client).sendall(data)
 
 
-def test_a_job_whose_answer_is_lost_is_submitted_once(tmp_path: Path) -> None:
+UNAVAILABLE = b"HTTP/1.1 %d Not now\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "instead", [b"", None, UNAVAILABLE % 502, UNAVAILABLE % 503, UNAVAILABLE % 504], ids=["cut", "slow", *"234"]
+)
+def test_a_job_whose_answer_is_lost_is_submitted_once(instead: bytes | None, tmp_path: Path) -> None:
     with in_thread(Settings(tmp_path / "home", run_jobs=False)) as live:
         model = live.post_model(tiny_onnx()).json()["id"]
-        proxy = CuttingProxy(live, cuts=2)
+        proxy = CuttingProxy(live, 2, instead)
         try:
-            with Client(proxy.url) as client:
+            with Client(proxy.url, timeout=30 if instead is not None else 1) as client:
                 job = client.submit(model, "digits", "macs=50%", **QUICK)
         finally:
             proxy.close()
         assert [each["id"] for each in live.client.get("/v1/jobs").json()] == [job.id]
         with Client(live.url) as client:
             assert client.submit(model, "digits", "macs=50%", **QUICK).id != job.id  # somebody means it
+
+
+def test_a_busy_service_is_not_told_to_be_missing(tmp_path: Path) -> None:
+    with in_thread(Settings(tmp_path / "home", run_jobs=False)) as live:
+        proxy = CuttingProxy(live, 1, None)
+        try:
+            with Client(proxy.url, timeout=0.5) as client, pytest.raises(ClientError, match="there but busy") as caught:
+                client.jobs()
+        finally:
+            proxy.close()
+    assert caught.value.is_transient
 
 
 def test_who_waits_is_told_and_asks_little(tmp_path: Path) -> None:

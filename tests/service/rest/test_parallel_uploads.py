@@ -1,8 +1,10 @@
-"""Many large uploads at once: the memory of a few, and answers to others meanwhile."""
+"""Many large uploads, or jobs of large models, at once: the memory of a few, and answers to others meanwhile."""
 
 import contextlib
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +12,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from autoprune.service.rest.upload_readers import AT_A_TIME
 from autoprune.service.settings import Settings
-from tests.service.live_service import Live, in_process, tiny_onnx
+from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
 
 #: Channels that make a model of about 16 MB, whose reading takes several times that.
 WIDTH = 670
@@ -68,3 +71,40 @@ def test_uploads_at_once_take_the_memory_of_a_few(tmp_path: Path) -> None:
     assert one[0] > 2 * len(models[0])
     assert many[0] < 5.5 * one[0]  # 7 where all are read at once, 2.7 to 4.1 where two are: what one left is freed late
     assert slowest_s < 10
+
+
+def reading() -> int:
+    """Return how many threads of this process are reading a stored model right now."""
+    stacks = map(traceback.walk_stack, sys._current_frames().values())
+    return sum(any(frame.f_code.co_name == "load_stored" for frame, _ in stack) for stack in stacks)
+
+
+def test_the_models_of_new_jobs_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    common = {"dataset": "digits", "fit_images": 100, "search_images": 50}
+    job = {**common, "budget": "macs=50%", "policies": ["uniform"]}
+    with in_thread(Settings(tmp_path / "home", run_jobs=False)) as live:
+        model = live.post_model(tiny_onnx(width=WIDTH // 4)).json()["id"]
+
+        def submit(number: int) -> int:
+            """Submit something of each kind in turn; return the status."""
+            path, document = (
+                ("/v1/jobs", job),
+                ("/v1/comparisons", job),
+                ("/v1/studies", {**common, "study": "sensitivity"}),
+                ("/v1/devices/here/work", {}),
+                ("/jobs", job),
+            )[number % 5]
+            with httpx.Client(base_url=live.url, timeout=120) as client:
+                if path == "/jobs":  # the page's form
+                    return client.post(path, data={"model": model, "policies": "uniform"}).status_code
+                named = {"model_id" if path.endswith("work") else "model": model}
+                return client.post(path, json={**document, **named}).status_code
+
+        most = 0
+        with ThreadPoolExecutor(10) as pool:
+            sent = [pool.submit(submit, number) for number in range(10)]
+            while not all(each.done() for each in sent):
+                most = max(most, reading())
+                time.sleep(0.001)
+    assert [each.result() for each in sent] == [201, 201, 201, 201, 303] * 2
+    assert 1 <= most <= AT_A_TIME

@@ -225,18 +225,21 @@ def test_docs_need_no_other_machine(live: Live) -> None:
 
 def test_openapi_describes_uploads_and_problems(live: Live) -> None:
     document = live.client.get("/openapi.json").json()
+    kinds = (("jobs", "job"), ("comparisons", "comparison"), ("studies", "study"))
+    below = ("", "/cancel", "/events", "/artifacts", "/artifacts/{name}")
     assert set(document["paths"]) == {
-        "/v1/models", "/v1/models/{model_id}", "/v1/datasets", "/v1/datasets/{dataset_id}", "/v1/jobs",
-        "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/artifacts",
-        "/v1/jobs/{job_id}/artifacts/{name}", "/v1/jobs/{job_id}/what-if", "/v1/comparisons",
-        "/v1/comparisons/{comparison_id}", "/v1/comparisons/{comparison_id}/cancel", "/healthz", "/readyz", "/metrics",
-        "/v1/comparisons/{comparison_id}/artifacts", "/v1/comparisons/{comparison_id}/artifacts/{name}",
-        "/v1/jobs/{job_id}/events", "/v1/comparisons/{comparison_id}/events",
+        "/v1/models", "/v1/models/{model_id}", "/v1/datasets", "/v1/datasets/{dataset_id}",
+        *(f"/v1/{many}" for many, _ in kinds),
+        *(f"/v1/{many}/{{{one}_id}}{path}" for many, one in kinds for path in below),
+        "/v1/jobs/{job_id}/what-if", "/v1/criteria", "/healthz", "/readyz", "/metrics",
         "/v1/latency-tables", "/v1/latency-tables/{table_id}",
         "/v1/latency-tables/{table_id}/file", "/v1/devices", "/v1/devices/{name}/work",
         "/v1/devices/{name}/work/{work_id}", "/v1/devices/{name}/work/{work_id}/result",
         "/v1/devices/{name}/files/{sha256}",
     }  # fmt: skip
+    shown = document["paths"]["/v1/studies/{study_id}"]["get"]
+    assert (shown["summary"], shown["operationId"]) == ("Show a study", "get_study_v1_studies__study_id__get")
+    assert shown["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/StudyView")
     submit = document["paths"]["/v1/jobs"]["post"]
     assert "application/problem+json" in submit["responses"]["422"]["content"]
     references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(document))
