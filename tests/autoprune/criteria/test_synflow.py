@@ -8,8 +8,9 @@ from torch import nn
 from autoprune.criteria.channels import score_units
 from autoprune.criteria.members import sum_sides, weights_of
 from autoprune.criteria.weights import score_weights
+from autoprune.errors import NumericalError
 from autoprune.groups.channel_group import find_groups
-from autoprune.network.layers import Reshape
+from autoprune.network.layers import Constant, Div, Reshape, Sub
 from autoprune.network.network import Network, NetworkBuilder
 from tests.oracles import randomise
 from tests.search.small_problems import small_network
@@ -63,3 +64,28 @@ def test_offsets_and_saturation_play_no_part() -> None:
     norm.running_mean = torch.full_like(norm.bias, 50.0)
     groups = find_groups(plain)
     assert np.array_equal(score_units(plain, groups, "synflow"), score_units(other, groups, "synflow"))
+
+
+def test_a_network_that_normalises_its_own_images_is_scored_as_without() -> None:
+    """(x - mean) / std with a mean above the 1 of the image: a factor on all scores, and no change of sign."""
+    torch.manual_seed(0)
+    b = NetworkBuilder("image", (2, 2, 2))
+    x = b.add(Sub(), b.input, b.add(Constant(torch.full((2, 1, 1), 5.0)), name="mean"), name="centred")
+    x = b.add(Div(), x, b.add(Constant(torch.full((2, 1, 1), 0.5)), name="std"), name="scaled")
+    x = b.add(Reshape((-1, 8)), x, name="flat")
+    for name, inputs, outputs in (("one", 8, 6), ("two", 6, 7), ("three", 7, 3)):
+        x = b.add(nn.Linear(inputs, outputs), x, name=name)
+    expected = score_weights(linear_chain(), "synflow")
+    for name, values in score_weights(b.finish(x), "synflow").items():
+        assert torch.allclose(values, 2 * expected[name], rtol=1e-12)
+
+
+def test_a_flow_whose_sign_is_turned_is_refused() -> None:
+    b = NetworkBuilder("image", (1, 1, 1))
+    x = b.add(Reshape((-1, 1)), b.input, name="flat")
+    linear, norm = nn.Linear(1, 3), nn.LayerNorm(3)
+    linear.weight.data = torch.tensor([[1.0], [2.0], [9.0]])
+    norm.weight.data = torch.tensor([5.0, 1.0, 0.1])  # the smallest flows weigh most, and lie below the mean
+    network = b.finish(b.add(norm, b.add(linear, x, name="one"), name="norm"))
+    with pytest.raises(NumericalError, match="expected a positive flow"):
+        score_weights(network, "synflow")
