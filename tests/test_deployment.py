@@ -46,7 +46,10 @@ def test_the_compose_file_keeps_to_the_specification(root: Path) -> None:
     compose.validate()
     assert set(compose.service_names()) == {"api", "worker", "records"}
     with pytest.raises(ValueError, match="helthcheck"):
-        options.from_yaml(text.replace("    healthcheck:\n", "    helthcheck:\n"))
+        options.from_yaml(text.replace("    healthcheck: #", "    helthcheck: #"))
+    services = compose.to_dict()["services"]
+    assert [services[name].get("init") for name in ("api", "worker")] == [True, True]  # workers leave orphans
+    assert "--host 127.0.0.1" in services["records"]["healthcheck"]["test"]  # answered once it is set up
 
 
 def test_the_password_is_in_a_file_that_is_not_kept(root: Path) -> None:

@@ -48,7 +48,11 @@ def _refusal(scope: Scope, *, any_host: bool) -> str | None:
         return None
     if origin in (f"http://{host}", f"https://{host}"):
         return None
-    return f"expected a request from this service's own pages or from a program, found the Origin {origin[:200]!r}"
+    return (
+        f"expected a request from this service's own pages or from a program, found the Origin {origin[:200]!r} at the "
+        f"Host {host[:200]!r}; a proxy before the service must pass the browser's Host on (nginx: proxy_set_header "
+        "Host $http_host)"
+    )
 
 
 def is_local(url: str) -> bool:

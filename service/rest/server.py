@@ -41,8 +41,8 @@ def serve(
         log_level: From which level on there are lines on stderr; None for that of the settings.
 
     Raises:
-        SettingsError: Keys are needed and there are none, a port that is taken, an unusable folder or database, or a
-            second service.
+        SettingsError: Keys are needed and there are none, a port that is taken, or a folder or database that cannot be
+            used or belongs to another.
 
     """
     chosen = settings or Settings.from_environment()

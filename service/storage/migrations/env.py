@@ -1,7 +1,7 @@
 """What Alembic runs: by :mod:`autoprune.service.storage.migrate`, which hands over its connection, or by developers.
 
 They write the next revision after a change of the tables, against a database that is up to date
-(``alembic revision --autogenerate --rev-id 0002 -m "what changes"``).
+(``alembic revision --autogenerate --rev-id NUMBER -m "what changes"``, the next number of those in ``versions/``).
 """
 
 from alembic import context

@@ -1,6 +1,7 @@
 """Pages of other sites cannot use the service through a browser; large bodies are for routes that take files."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_own_pages_can(live: Live) -> None:
     own = f"http://127.0.0.1:{live.client.base_url.port}"
     model = live.client.post("/v1/models", files=MODEL, headers={"origin": own})
     assert model.status_code == 201, model.text
+
+
+def test_a_proxy_is_told_to_pass_the_host_on(tmp_path: Path) -> None:
+    own = {"origin": "https://prune.example"}
+    with in_thread(Settings(tmp_path / "home", run_jobs=False, require_keys=True)) as service:
+        by_default = service.client.post("/jobs", headers=own)  # the Host is the proxy's name for the service
+        passed_on = service.client.post("/jobs", headers={**own, "host": "prune.example"})
+    assert (by_default.status_code, passed_on.status_code) == (403, 401)
+    assert "proxy_set_header Host $http_host" in by_default.json()["detail"]
 
 
 def test_only_routes_that_take_files_take_large_bodies(live: Live) -> None:
