@@ -24,7 +24,8 @@ def synaptic_flow(network: Network, data: CriterionData) -> dict[str, Tensor]:
     same sum.
 
     Raises:
-        NumericalError: R is not above 0: nothing flows, or a layer norm turns its sign, and scores would rank backwards.
+        NumericalError: R is not above 0: nothing flows, or a layer norm turns its sign, so that scores would rank
+            backwards.
 
     """
     double = DoubleNetwork(linearised(network))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.network.device import batch_on, default_device, ready
+from autoprune.network.logits import final_softmax, without_softmax
 from autoprune.recovery._hints import compared
 from autoprune.recovery.augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
@@ -86,7 +87,8 @@ def finetune(
     anew in each epoch; those left over when the last batch is not full are left out of that epoch.
 
     Args:
-        module: The pruned network; not changed.
+        module: The pruned network; not changed. Where it, a canonical network, ends in a softmax, the losses are taken
+            of the logits before, as they are of its teacher's.
         inputs: Images of the fit split, ``(n, C, H, W)``, normalised; at least 2.
         labels: Their classes, ``(n,)`` int64, or None to learn from the teacher alone.
         settings: How to train.
@@ -108,6 +110,11 @@ def finetune(
     model = copy.deepcopy(module).cpu().eval()
     if settings.epochs == 0:
         return FinetuneResult(model, ())
+    softmax = final_softmax(model)
+    if softmax is not None:  # losses take logits
+        end = model.get_submodule(softmax)
+        model.set_submodule(softmax, nn.Identity())
+        teacher = None if teacher is None else without_softmax(teacher)
     device = device or default_device()
     _check(model, inputs, labels, teacher, device)
     _check_first_step(first_step, len(inputs), settings)
@@ -137,6 +144,8 @@ def finetune(
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("the trained weights are", settings)
     model.zero_grad(set_to_none=True)
+    if softmax is not None:
+        model.set_submodule(softmax, end)
     return FinetuneResult(model.to(device="cpu", memory_format=torch.contiguous_format).eval(), history)
 
 

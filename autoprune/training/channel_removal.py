@@ -18,6 +18,7 @@ from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import score as scores_of
 from autoprune.groups.channel_group import ChannelGroups, find_groups
 from autoprune.network.device import default_device
+from autoprune.network.logits import without_softmax
 from autoprune.network.network import Network, network_of
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
@@ -148,7 +149,7 @@ def remove_while_training(
     possible = min(possible, settings.most or possible)
 
     def loss_of(current: Network) -> float:
-        loss = scores_of(current.module, *judge, device=device).loss
+        loss = scores_of(without_softmax(current.module), *judge, device=device).loss
         assert loss is not None, "there are labels"
         return loss
 
