@@ -89,7 +89,7 @@ def test_rank_correlations_are_those_of_scipy_and_of_absolute_changes() -> None:
     own, truth = [2, 3, 1, 1e4, 1e3, 2e3], [0.5, 2, 0.1, 3, 0.2, 0.3]
     assert found.together.spearman == pytest.approx(stats.spearmanr(own, truth).statistic)
     assert found.together.kendall == pytest.approx(stats.kendalltau(own, truth).statistic)
-    lengths = [np.sqrt(14)] * 3 + [1e3 * np.sqrt(105)] * 3
+    lengths = [np.sqrt(14 + 99**2)] * 3 + [1e3 * np.sqrt(105)] * 3  # of all channels, drawn or not
     assert found.normalised.spearman == pytest.approx(stats.spearmanr(np.divide(own, lengths), truth).statistic)
     assert rank_correlation(np.ones(3), np.arange(3.0)).spearman is None
 
