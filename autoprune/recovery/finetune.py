@@ -75,6 +75,7 @@ def finetune(
     teacher: nn.Module | None = None,
     penalty: Penalty | None = None,
     after_step: AfterStep | None = None,
+    chosen: Tensor | None = None,
     first_step: int = 0,
     progress: Progress | None = None,
     precision: str = "fp32",
@@ -95,6 +96,7 @@ def finetune(
         teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
         penalty: Added to the loss of each step, for example a norm of some weights.
         after_step: Called after each update, for example to keep pruned weights at zero.
+        chosen: Numbers of the images of an epoch, ``(m,)`` int64, each as often as it is seen; None for all once.
         first_step: Steps of the schedule that count as done: training goes on from there, at its learning rate.
         progress: Called after each step; what it raises stops the training.
         precision: Of both networks' passes, ``"fp32"`` or ``"bf16"`` (autocast); weights and updates stay float32.
@@ -117,7 +119,8 @@ def finetune(
         teacher = None if teacher is None else without_softmax(teacher)
     device = device or default_device()
     _check(model, inputs, labels, teacher, device)
-    _check_first_step(first_step, len(inputs), settings)
+    chosen = torch.arange(len(inputs)) if chosen is None else chosen
+    _check_first_step(first_step, len(chosen), settings)
     model = model.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]  # missing in torch's stubs
     teacher = None if teacher is None else ready(teacher, device)
     cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
@@ -131,6 +134,7 @@ def finetune(
             optimizer=optimizer_of(((each, size_of(each)) for each in model.parameters()), settings),
             inputs=inputs.detach(),
             labels=labels,
+            chosen=chosen,
             settings=settings,
             generator=torch.Generator().manual_seed(settings.seed),
             penalty=penalty,
@@ -139,7 +143,7 @@ def finetune(
             precision=precision,
             device=device,
         )
-        begun = first_step // settings.steps_per_epoch(len(inputs))
+        begun = first_step // settings.steps_per_epoch(len(chosen))
         history = tuple(trainer.run_epoch(index, progress) for index in range(begun, settings.epochs))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("the trained weights are", settings)
@@ -159,6 +163,7 @@ class _Trainer:
     optimizer: torch.optim.Optimizer
     inputs: Tensor
     labels: Tensor | None
+    chosen: Tensor
     settings: FinetuneSettings
     generator: torch.Generator
     penalty: Penalty | None
@@ -170,14 +175,14 @@ class _Trainer:
     def run_epoch(self, index: int, progress: Progress | None) -> Epoch:
         """Train on every batch once."""
         started, settings = time.monotonic(), self.settings
-        batches = shuffled(len(self.inputs), settings.batch_size, self.generator)
+        batches = shuffled(len(self.chosen), settings.batch_size, self.generator)
         _train_mode(self.model, freeze_batchnorm=settings.freeze_batchnorm)
         total_loss = learning_rate = 0.0
         skipped = max(0, self.first_step - index * len(batches))
         for step, chosen in enumerate(batches[skipped:], start=1):
             done = index * len(batches) + skipped + step
             learning_rate = settings.learning_rate_at(done - 1, len(batches))
-            total_loss += self._step(chosen, learning_rate)
+            total_loss += self._step(self.chosen[chosen], learning_rate)
             if not math.isfinite(total_loss):
                 raise _diverged(f"in epoch {index + 1}, step {skipped + step}, the loss is", settings)
             if self.after_step is not None:

@@ -159,12 +159,12 @@ def remove_while_training(
         current, kept = best
         count = min(settings.channels, possible - history[-1].removed)
         current, kept = without_lowest(current, kept, score, count)
-        inputs, labels, training = _lesson(fit, settings, len(history) - 1)
+        chosen, training = _lesson(len(fit[0]), settings, len(history) - 1)
         module = finetune(
             current.module,
-            inputs,
-            labels,
+            *fit,
             training,
+            chosen=chosen,
             teacher=None if teacher is None else teacher.module,
             precision=precision,
             device=device,
@@ -205,11 +205,8 @@ def without_lowest(current: Network, kept: Kept, score: ChannelScore, count: int
     return network_of(module, current.input_shape), left
 
 
-def _lesson(
-    fit: tuple[Tensor, Tensor], settings: RemovalSettings, number: int
-) -> tuple[Tensor, Tensor, FinetuneSettings]:
-    """Return images, labels and settings of the training after a removal: the minibatches that come next."""
+def _lesson(n: int, settings: RemovalSettings, number: int) -> tuple[Tensor, FinetuneSettings]:
+    """Return which of n images the minibatches after a removal hold, those that come next, and their settings."""
     images = settings.minibatches * settings.training.batch_size
-    chosen = (torch.arange(images) + number * images) % len(fit[0])
-    training = replace(settings.training, epochs=1, seed=settings.training.seed + number)
-    return fit[0][chosen], fit[1][chosen], training
+    chosen = (torch.arange(images) + number * images) % n
+    return chosen, replace(settings.training, epochs=1, seed=settings.training.seed + number)
