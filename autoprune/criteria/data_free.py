@@ -55,7 +55,9 @@ def mean_scales(layers: Mapping[str, nn.Module], groups: ChannelGroups, *, witho
             scales = layer.weight.detach().double().abs().cpu().numpy()
             add_up(total, groups.layers[name].output, scales)
             add_up(count, groups.layers[name].output, np.ones(len(scales)))
-    return np.divide(total, count, out=np.full(groups.n_units, without), where=count > 0)
+    means = np.full(groups.n_units, without)
+    np.divide(total, count, out=means, where=count > 0)
+    return means
 
 
 def weight_shares(network: Network, data: CriterionData) -> dict[str, Tensor]:
