@@ -72,9 +72,9 @@ def gates(network: Network, groups: ChannelGroups) -> tuple[str, ...]:
         if name not in made or output is None:
             continue
         inputs = groups.layers[name].inputs[0]
-        if is_depthwise(layer) and inputs is not None and set(inputs.ids) == set(output.ids):
-            if places.pop(_alone_before(node, made), None) is None:
-                continue
+        again = is_depthwise(layer) and inputs is not None and set(inputs.ids) == set(output.ids)
+        if again and places.pop(_alone_before(node, made), None) is None:
+            continue
         behind = len(users) == 1 and isinstance(layers.get(users[0]), nn.BatchNorm2d)
         places[name] = users[0] if behind else name
     return tuple(places.values())
