@@ -83,7 +83,7 @@ _ALL = (
         one_scale=False,
     ),
     Criterion(
-        "bn-gamma", "sum of |gamma| of the batch norms", _CHANNEL, ("batch norm",), "Liu et al. 2017", "1708.06519"
+        "bn-gamma", "mean |gamma| of the batch norms", _CHANNEL, ("batch norm",), "Liu et al. 2017", "1708.06519"
     ),
     Criterion(
         "lamp",

@@ -1,8 +1,10 @@
 """Whether scores are conserved: what goes into every hidden unit comes out of it (Tanaka et al. 2020, 2006.05467).
 
 Theorem 1 there: scores ``w dR/dw`` are, for any number R that the output gives, where nothing but weights and
-homogeneous activations (ReLU) makes the units, without biases and shifts. SynFlow's scores are such, whatever the
-network; those of SNIP are before the absolute value is taken.
+homogeneous activations (ReLU) makes the units, without biases and shifts. SynFlow's scores are such in every network
+without products of activations (squeeze-and-excitation, attention: what goes into both factors comes out once) and
+without group and layer norms, which take the size out of what they see; those of SNIP are before the absolute value is
+taken.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Criteria that look at weights alone."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,12 +42,22 @@ def median_distances(network: Network, groups: ChannelGroups, data: CriterionDat
 
 
 def batchnorm_scales(network: Network, groups: ChannelGroups, data: CriterionData) -> Scores:
-    """Return the sum of |gamma| over the trained batch norms of every unit (Liu et al. 2017, 1708.06519)."""
-    scores = np.zeros(groups.n_units)
-    for name, layer in network.layers().items():
-        if isinstance(layer, nn.BatchNorm2d) and not is_restored(name):
-            add_up(scores, groups.layers[name].output, layer.weight.detach().double().abs().cpu().numpy())
-    return scores
+    """Return the mean |gamma| of the trained batch norms of every unit, 0 without one (Liu et al. 2017, 1708.06519)."""
+    trained = {name: layer for name, layer in network.layers().items() if not is_restored(name)}
+    return mean_scales(trained, groups, without=0.0)
+
+
+def mean_scales(layers: Mapping[str, nn.Module], groups: ChannelGroups, *, without: float) -> Scores:
+    """Return the mean |gamma| of every unit over those layers that are batch norms; `without` where there is none."""
+    total, count = np.zeros(groups.n_units), np.zeros(groups.n_units)
+    for name, layer in layers.items():
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine:
+            scales = layer.weight.detach().double().abs().cpu().numpy()
+            add_up(total, groups.layers[name].output, scales)
+            add_up(count, groups.layers[name].output, np.ones(len(scales)))
+    means = np.full(groups.n_units, without)
+    np.divide(total, count, out=means, where=count > 0)
+    return means
 
 
 def weight_shares(network: Network, data: CriterionData) -> dict[str, Tensor]:

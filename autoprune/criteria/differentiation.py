@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from autoprune.criteria.data import CriterionData
 from autoprune.criteria.members import producers
 from autoprune.network.device import default_device
+from autoprune.network.logits import final_softmax
 from autoprune.network.network import Network, own_copy
 
 #: The share of all images that a minibatch is, and a value per weight of its mean loss, by layer.
@@ -18,6 +19,8 @@ Batch = tuple[float, dict[str, Tensor]]
 class DoubleNetwork:
     """A copy of a network in float64 and eval mode, on the default device, whose weights can be differentiated by.
 
+    A softmax at its end is left out: the copy returns logits.
+
     Attributes:
         module: The copy.
         weights: Weights of all convolutions and linear layers, by layer.
@@ -25,12 +28,15 @@ class DoubleNetwork:
     """
 
     def __init__(self, network: Network) -> None:
-        layers = {
+        layers: dict[str, nn.Module] = {
             name: _Hardsigmoid()
             if isinstance(layer, nn.Hardsigmoid)
             else own_copy(layer).double().requires_grad_(False)
             for name, layer in network.layers().items()
         }
+        softmax = final_softmax(network.module)
+        if softmax is not None:
+            layers[softmax] = nn.Identity()
         self.module: fx.GraphModule = network.with_layers(layers)
         self.module.to(default_device()).eval()
         self.weights: dict[str, nn.Parameter] = {}

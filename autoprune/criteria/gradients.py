@@ -1,9 +1,9 @@
 """Criteria that ask the loss: gradients of the cross entropy on images of the fit split, and their products."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from autoprune.criteria.data import CriterionData
 from autoprune.criteria.differentiation import (
@@ -14,7 +14,7 @@ from autoprune.criteria.differentiation import (
     mean_over,
 )
 from autoprune.criteria.members import Scores, add_up, producers, sum_members, weights_of
-from autoprune.groups.channel_group import ChannelGroups
+from autoprune.groups.channel_group import ChannelGroups, is_depthwise
 from autoprune.network.network import Network
 
 
@@ -59,15 +59,34 @@ def gate_taylor(network: Network, groups: ChannelGroups, data: CriterionData) ->
 
 
 def gates(network: Network, groups: ChannelGroups) -> tuple[str, ...]:
-    """Return the layers that gates stand behind: the batch norm behind each producer, else the producer itself."""
-    layers, places = network.layers(), []
+    """Return the layers that gates stand behind: the batch norm behind each producer, else the producer itself.
+
+    Every path of a unit has one gate. Of producers in a row that make the same units (a pointwise and a depthwise
+    convolution) the last has it; where other layers read what is between them, or it is a sum, those before.
+    """
+    layers, places = network.layers(), dict[str, str]()
     made = {name for name, _ in producers(network)}
-    for node, _ in network.nodes():
+    for node, layer in network.nodes():
         name, users = str(node.target), [str(user.target) for user in node.users]
-        if name in made and groups.layers[name].output is not None:
-            behind = len(users) == 1 and isinstance(layers.get(users[0]), nn.BatchNorm2d)
-            places.append(users[0] if behind else name)
-    return tuple(places)
+        output = groups.layers[name].output
+        if name not in made or output is None:
+            continue
+        inputs = groups.layers[name].inputs[0]
+        again = is_depthwise(layer) and inputs is not None and set(inputs.ids) == set(output.ids)
+        if again and places.pop(_alone_before(node, made), None) is None:
+            continue
+        behind = len(users) == 1 and isinstance(layers.get(users[0]), nn.BatchNorm2d)
+        places[name] = users[0] if behind else name
+    return tuple(places.values())
+
+
+def _alone_before(node: fx.Node, made: Collection[str]) -> str:
+    """Return the producer that a layer reads, if nothing else reads it or what is between them; else nothing."""
+    while len(node.all_input_nodes) == 1 and len(node.all_input_nodes[0].users) == 1:
+        (node,) = node.all_input_nodes
+        if str(node.target) in made:
+            return str(node.target)
+    return ""
 
 
 def fisher(network: Network, data: CriterionData) -> dict[str, Tensor]:

@@ -21,10 +21,11 @@ def synaptic_flow(network: Network, data: CriterionData) -> dict[str, Tensor]:
 
     No images, one pass. Of a masked network it gives the flow that is left, so that a schedule of many rounds needs
     nothing else. Scores are conserved: what goes into a hidden unit comes out of it, and all layers in a row have the
-    same sum.
+    same sum, where no activations are multiplied (squeeze-and-excitation, attention) and no group or layer norm is.
 
     Raises:
-        NumericalError: R is not above 0: nothing flows, or a layer norm turns its sign, and scores would rank backwards.
+        NumericalError: R is not above 0: nothing flows, or a layer norm turns its sign, so that scores would rank
+            backwards.
 
     """
     double = DoubleNetwork(linearised(network))

@@ -67,7 +67,7 @@ class Network:
 
         Layers not named are shared with this network, not copied. No code is generated: milliseconds.
         """
-        return _rewired(self.module, layers)
+        return with_replaced(self.module, layers)
 
 
 class NetworkBuilder:
@@ -193,7 +193,7 @@ def own_copy(layer: nn.Module) -> nn.Module:
     return clone
 
 
-def _rewired(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.GraphModule:
+def with_replaced(module: fx.GraphModule, layers: Mapping[str, nn.Module]) -> fx.GraphModule:
     """Copy the tree of containers of `module`, sharing leaves, and with `layers` put in; the class is shared too."""
 
     def clone_of(node: nn.Module, prefix: str) -> nn.Module:

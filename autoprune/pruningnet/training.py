@@ -18,6 +18,7 @@ from autoprune.errors import Cancelled, DatasetError, NumericalError, SearchErro
 from autoprune.evaluation.metrics import check_labels
 from autoprune.network.device import batch_on, default_device, ready
 from autoprune.network.layers import PRODUCERS
+from autoprune.network.logits import without_softmax
 from autoprune.network.memory import memory_bytes
 from autoprune.problem import PruningProblem
 from autoprune.pruningnet._checkpoint import Position, read, write
@@ -29,7 +30,7 @@ from autoprune.recovery.finetune import Progress, shuffled, training_loss
 from autoprune.recovery.optimizer import optimizer_of
 
 #: Raised whenever the same settings would give other weights: older checkpoints are then not used.
-VERSION = 1
+VERSION = 2
 
 #: How often a training writes down where it stands, besides at the end.
 CHECKPOINT_S = 60.0
@@ -214,11 +215,11 @@ class _Trainer:
         labels = None if self.labels is None else self.labels[chosen].to(self.device)
         plan = random_plan(self.net.problem, np.random.default_rng([training.seed, _WIDTHS, number]))
         module, weights = self.net.cropped(plan)
-        module = module.to(self.device).train()
+        student = without_softmax(module.to(self.device)).train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             with torch.no_grad():
-                target = None if self.teacher is None else self.teacher(images).float()
-            logits = torch.func.functional_call(module, weights, (images,)).float()
+                target = None if self.teacher is None else without_softmax(self.teacher)(images).float()
+            logits = torch.func.functional_call(student, weights, (images,)).float()
         loss = training_loss(logits, labels, target, training)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

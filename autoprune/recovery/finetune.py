@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoprune.errors import DatasetError, ModelError, NumericalError, SearchError
 from autoprune.evaluation.metrics import check_labels, predict
 from autoprune.network.device import batch_on, default_device, ready
+from autoprune.network.logits import final_softmax, without_softmax
 from autoprune.recovery._hints import compared
 from autoprune.recovery.augmentation import augmented
 from autoprune.recovery.finetune_settings import FinetuneSettings
@@ -74,6 +75,7 @@ def finetune(
     teacher: nn.Module | None = None,
     penalty: Penalty | None = None,
     after_step: AfterStep | None = None,
+    chosen: Tensor | None = None,
     first_step: int = 0,
     progress: Progress | None = None,
     precision: str = "fp32",
@@ -86,13 +88,15 @@ def finetune(
     anew in each epoch; those left over when the last batch is not full are left out of that epoch.
 
     Args:
-        module: The pruned network; not changed.
+        module: The pruned network; not changed. Where it, a canonical network, ends in a softmax, the losses are taken
+            of the logits before, as they are of its teacher's.
         inputs: Images of the fit split, ``(n, C, H, W)``, normalised; at least 2.
         labels: Their classes, ``(n,)`` int64, or None to learn from the teacher alone.
         settings: How to train.
         teacher: The unpruned network, not changed; needed without labels. It sees the augmented images.
         penalty: Added to the loss of each step, for example a norm of some weights.
         after_step: Called after each update, for example to keep pruned weights at zero.
+        chosen: Numbers of the images of an epoch, ``(m,)`` int64, each as often as it is seen; None for all once.
         first_step: Steps of the schedule that count as done: training goes on from there, at its learning rate.
         progress: Called after each step; what it raises stops the training.
         precision: Of both networks' passes, ``"fp32"`` or ``"bf16"`` (autocast); weights and updates stay float32.
@@ -108,9 +112,15 @@ def finetune(
     model = copy.deepcopy(module).cpu().eval()
     if settings.epochs == 0:
         return FinetuneResult(model, ())
+    softmax = final_softmax(model)
+    if softmax is not None:  # losses take logits
+        end = model.get_submodule(softmax)
+        model.set_submodule(softmax, nn.Identity())
+        teacher = None if teacher is None else without_softmax(teacher)
     device = device or default_device()
     _check(model, inputs, labels, teacher, device)
-    _check_first_step(first_step, len(inputs), settings)
+    chosen = torch.arange(len(inputs)) if chosen is None else chosen
+    _check_first_step(first_step, len(chosen), settings)
     model = model.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]  # missing in torch's stubs
     teacher = None if teacher is None else ready(teacher, device)
     cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
@@ -124,6 +134,7 @@ def finetune(
             optimizer=optimizer_of(((each, size_of(each)) for each in model.parameters()), settings),
             inputs=inputs.detach(),
             labels=labels,
+            chosen=chosen,
             settings=settings,
             generator=torch.Generator().manual_seed(settings.seed),
             penalty=penalty,
@@ -132,11 +143,13 @@ def finetune(
             precision=precision,
             device=device,
         )
-        begun = first_step // settings.steps_per_epoch(len(inputs))
+        begun = first_step // settings.steps_per_epoch(len(chosen))
         history = tuple(trainer.run_epoch(index, progress) for index in range(begun, settings.epochs))
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("the trained weights are", settings)
     model.zero_grad(set_to_none=True)
+    if softmax is not None:
+        model.set_submodule(softmax, end)
     return FinetuneResult(model.to(device="cpu", memory_format=torch.contiguous_format).eval(), history)
 
 
@@ -150,6 +163,7 @@ class _Trainer:
     optimizer: torch.optim.Optimizer
     inputs: Tensor
     labels: Tensor | None
+    chosen: Tensor
     settings: FinetuneSettings
     generator: torch.Generator
     penalty: Penalty | None
@@ -161,14 +175,14 @@ class _Trainer:
     def run_epoch(self, index: int, progress: Progress | None) -> Epoch:
         """Train on every batch once."""
         started, settings = time.monotonic(), self.settings
-        batches = shuffled(len(self.inputs), settings.batch_size, self.generator)
+        batches = shuffled(len(self.chosen), settings.batch_size, self.generator)
         _train_mode(self.model, freeze_batchnorm=settings.freeze_batchnorm)
         total_loss = learning_rate = 0.0
         skipped = max(0, self.first_step - index * len(batches))
         for step, chosen in enumerate(batches[skipped:], start=1):
             done = index * len(batches) + skipped + step
             learning_rate = settings.learning_rate_at(done - 1, len(batches))
-            total_loss += self._step(chosen, learning_rate)
+            total_loss += self._step(self.chosen[chosen], learning_rate)
             if not math.isfinite(total_loss):
                 raise _diverged(f"in epoch {index + 1}, step {skipped + step}, the loss is", settings)
             if self.after_step is not None:

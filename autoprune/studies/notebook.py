@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ Figures = list[float]
 class Notebook:
     """Remembers lists of numbers by key, in this process or in a file that only its own writer reads.
 
-    The file begins with a hash of the facts that all figures depend on; with other facts it begins anew. Every figure
-    is a line, written at once; a line that a kill cut off is measured again. One process writes at a time.
+    The file begins with a hash of the facts that all figures depend on. A file of other facts is kept beside it, by the
+    name of its hash, and taken up again with its facts. Every figure is a line, written at once; a line that a kill cut
+    off is measured again, and what stands before it is never written anew. One process writes at a time.
     """
 
     def __init__(self, path: Path | None = None, facts: Mapping[str, object] | None = None) -> None:
@@ -29,11 +31,12 @@ class Notebook:
         if path is None:
             return
         text = json.dumps(facts, sort_keys=True, default=str)
-        head = json.dumps({"facts": hashlib.sha256(text.encode()).hexdigest()})
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        whole = lines[1:-1] if lines[:1] == [head] else []  # behind the last line break is what was cut off
-        self._figures = dict(json.loads(line) for line in whole)
-        path.write_text("\n".join([head, *whole, ""]), encoding="utf-8")
+        head = _head(hashlib.sha256(text.encode()).hexdigest())
+        _take_up(path, head)
+        whole = path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]  # behind the last line break is what was cut off
+        os.truncate(path, len(whole))
+        self._figures = dict(json.loads(line) for line in whole.decode().split("\n")[1:-1])
 
     def __len__(self) -> int:
         """Return how many keys are known."""
@@ -48,3 +51,29 @@ class Notebook:
                 with self._path.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps([name, self._figures[name]]) + "\n")
         return self._figures[name]
+
+
+def _head(facts: str) -> str:
+    """Return the first line of a file."""
+    return json.dumps({"facts": facts}) + "\n"
+
+
+def _take_up(path: Path, head: str) -> None:
+    """Put the file with this first line in place, an older or a new one; one with another is kept aside."""
+    found = ""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            found = stream.readline()
+    if found == head:
+        return
+    if found.endswith("\n"):  # else it was cut off before its first figure
+        os.replace(path, _aside(path, found))
+    if _aside(path, head).exists():
+        os.replace(_aside(path, head), path)
+    else:
+        path.write_text(head, encoding="utf-8")
+
+
+def _aside(path: Path, head: str) -> Path:
+    """Return where the file with this first line is kept while another is in place."""
+    return path.with_name(f"{path.name}.{hashlib.sha256(head.encode()).hexdigest()[:12]}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import score
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups
+from autoprune.network.logits import without_softmax
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
@@ -40,8 +41,8 @@ class Oracle:
 
 
 def loss_of(module: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the mean cross entropy of a network, in nats; images ``(n, C, H, W)``, labels ``(n,)``."""
-    loss = score(module, images, labels).loss
+    """Return the mean cross entropy of a network's logits, in nats; images ``(n, C, H, W)``, labels ``(n,)``."""
+    loss = score(without_softmax(module), images, labels).loss
     assert loss is not None, "there are labels"
     return loss
 

@@ -35,7 +35,7 @@ class Agreement:
     Attributes:
         layers: By group.
         together: Over the channels of all groups, scores as they are given.
-        normalised: The same, scores divided by their l2 norm over the group (1611.06440, section 2.2).
+        normalised: The same, scores divided by their l2 norm over all channels of the group (1611.06440, section 2.2).
 
     """
 
@@ -54,7 +54,7 @@ def agreement(oracle: Oracle, scores: Mapping[str, Values]) -> Agreement:
     """
     truth = {name: np.abs(changes) for name, changes in oracle.changes.items()}
     own = {name: scores[name][list(oracle.channels[name])] for name in truth}
-    scaled = {name: _normalised(values) for name, values in own.items()}
+    scaled = {name: _normalised(scores[name])[list(oracle.channels[name])] for name in truth}
     everything = np.concatenate(list(truth.values()))
     return Agreement(
         {name: rank_correlation(own[name], truth[name]) for name in truth},

@@ -182,5 +182,5 @@ def _trained(
     """Train with the minibatches from number `first` up to `last`, of all images in order, over and over again."""
     images = (torch.arange(first * training.batch_size, last * training.batch_size)) % len(fit[0])
     part = replace(training, epochs=1, seed=training.seed + first)
-    module = finetune(current.module, fit[0][images], fit[1][images], part, teacher=teacher.module).module
+    module = finetune(current.module, *fit, part, teacher=teacher.module, chosen=images).module
     return Network(module, current.input_shape, current.shapes)

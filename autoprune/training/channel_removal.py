@@ -18,6 +18,7 @@ from autoprune.errors import SearchError
 from autoprune.evaluation.metrics import score as scores_of
 from autoprune.groups.channel_group import ChannelGroups, find_groups
 from autoprune.network.device import default_device
+from autoprune.network.logits import without_softmax
 from autoprune.network.network import Network, network_of
 from autoprune.pruning.plan import Plan
 from autoprune.pruning.surgery import prune
@@ -148,7 +149,7 @@ def remove_while_training(
     possible = min(possible, settings.most or possible)
 
     def loss_of(current: Network) -> float:
-        loss = scores_of(current.module, *judge, device=device).loss
+        loss = scores_of(without_softmax(current.module), *judge, device=device).loss
         assert loss is not None, "there are labels"
         return loss
 
@@ -158,12 +159,12 @@ def remove_while_training(
         current, kept = best
         count = min(settings.channels, possible - history[-1].removed)
         current, kept = without_lowest(current, kept, score, count)
-        inputs, labels, training = _lesson(fit, settings, len(history) - 1)
+        chosen, training = _lesson(len(fit[0]), settings, len(history) - 1)
         module = finetune(
             current.module,
-            inputs,
-            labels,
+            *fit,
             training,
+            chosen=chosen,
             teacher=None if teacher is None else teacher.module,
             precision=precision,
             device=device,
@@ -204,11 +205,8 @@ def without_lowest(current: Network, kept: Kept, score: ChannelScore, count: int
     return network_of(module, current.input_shape), left
 
 
-def _lesson(
-    fit: tuple[Tensor, Tensor], settings: RemovalSettings, number: int
-) -> tuple[Tensor, Tensor, FinetuneSettings]:
-    """Return images, labels and settings of the training after a removal: the minibatches that come next."""
+def _lesson(n: int, settings: RemovalSettings, number: int) -> tuple[Tensor, FinetuneSettings]:
+    """Return which of n images the minibatches after a removal hold, those that come next, and their settings."""
     images = settings.minibatches * settings.training.batch_size
-    chosen = (torch.arange(images) + number * images) % len(fit[0])
-    training = replace(settings.training, epochs=1, seed=settings.training.seed + number)
-    return fit[0][chosen], fit[1][chosen], training
+    chosen = (torch.arange(images) + number * images) % n
+    return chosen, replace(settings.training, epochs=1, seed=settings.training.seed + number)

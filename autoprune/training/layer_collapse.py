@@ -1,5 +1,6 @@
 """Layer collapse: masks after which no signal, or no gradient, gets through, found before they are applied."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,16 @@ from autoprune.network.layers import (
     SPATIAL,
     Constant,
     Mean,
+    Mul,
     Pad,
 )
 from autoprune.network.network import Network, own_copy
 from autoprune.training.masks import Masks
 from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import weights_of
+
+#: Activations that are above 0 for an input of 0.
+NEVER_ZERO = (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Softmax)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,9 @@ class Collapse:
 def find_collapse(network: Network, masks: Masks) -> Collapse:
     """Return what `masks` would leave of the paths through `network`; layers that they do not name keep all weights.
 
-    A path leads through weights that are kept, and batch norms whose gamma is not zero; biases are no part of it.
+    A path leads through weights that are kept, and batch norms whose gamma is not zero; biases are no part of it. A
+    product of two activations is reached where both are, as a closed one is 0, unless a sigmoid makes it: a closed gate
+    is then a factor.
     """
     empty = tuple(name for name, mask in masks.items() if not mask.any())
     reach = _Reach(network, masks)
@@ -106,6 +113,7 @@ class _Reach(fx.Interpreter):
 
     def __init__(self, network: Network, masks: Masks) -> None:
         layers = {name: _open(layer, masks.get(name)) for name, layer in network.layers().items()}
+        layers |= _products(network)
         super().__init__(network.with_layers(layers))
         self.stops: list[str] = []
         self.reached_output = False
@@ -142,6 +150,34 @@ class _Either(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return their sum."""
         return a + b
+
+
+class _Product(nn.Module):
+    """What is reached by all those of two tensors that `factors` names, with broadcasting."""
+
+    def __init__(self, factors: Sequence[bool]) -> None:
+        super().__init__()
+        self.factors = tuple(factors)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return their product, one that may be closed put at 1."""
+        one, other = (
+            each if needed else torch.ones_like(each) for each, needed in zip((a, b), self.factors, strict=True)
+        )
+        return one * other
+
+
+def _products(network: Network) -> dict[str, nn.Module]:
+    """Return what stands for the products of activations, of which some must be reached; others are not named."""
+    layers, moving, found = dict(network.nodes()), set[fx.Node](), dict[str, nn.Module]()
+    for node in network.module.graph.nodes:
+        if node.op == "placeholder" or not moving.isdisjoint(node.all_input_nodes):
+            moving.add(node)
+        if node in moving and isinstance(layers.get(node), Mul):
+            factors = [each in moving and not isinstance(layers.get(each), NEVER_ZERO) for each in node.args]
+            if any(factors):
+                found[str(node.target)] = _Product(factors)
+    return found
 
 
 class _Gate(nn.Module):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from autoprune.criteria.data_free import mean_scales
 from autoprune.criteria.members import Scores
 from autoprune.errors import ModelError, NumericalError, SearchError
 from autoprune.groups.channel_group import ChannelGroups
@@ -27,15 +27,7 @@ def usual_strength(training: FinetuneSettings, images: int) -> float:
 
 def gamma_scores(network: Network, groups: ChannelGroups) -> Scores:
     """Return the mean |gamma| of the batch norms that every unit goes through, ``(n_units,)``; NaN without one."""
-    total, count = np.zeros(groups.n_units), np.zeros(groups.n_units)
-    for name, layer in network.layers().items():
-        channels = groups.layers[name].output
-        if isinstance(layer, nn.BatchNorm2d) and layer.affine and channels is not None:
-            np.add.at(total, channels.ids, layer.weight.detach().abs().double().cpu().numpy())
-            np.add.at(count, channels.ids, 1)
-    scores = np.full(groups.n_units, np.nan)
-    np.divide(total, count, out=scores, where=count > 0)
-    return scores
+    return mean_scales(network.layers(), groups, without=np.nan)
 
 
 def slim_plan(network: Network, groups: ChannelGroups, share: float, *, include_residual: bool = False) -> Plan:

@@ -46,7 +46,7 @@ def test_layers_that_all_paths_go_through() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_synflow_is_conserved_whatever_the_network(bias: bool) -> None:
+def test_synflow_is_conserved_with_and_without_biases(bias: bool) -> None:
     for network in (relu_network(bias=bias), randomise(small_network(), 1)):
         found = conservation(network, find_groups(network), score_weights(network, "synflow"))
         assert found.worst < 1e-10

@@ -13,8 +13,9 @@ from autoprune.datasets.splits import Split
 from autoprune.errors import CriterionError, DatasetError, NumericalError, UnknownNameError
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.batchnorm import insert_batchnorm
-from autoprune.network.layers import Add
+from autoprune.network.layers import Add, Reshape
 from autoprune.network.network import Network, NetworkBuilder
+from autoprune.training.slimming import gamma_scores
 from tests.search.small_problems import real_splits, small_network
 
 
@@ -148,3 +149,18 @@ def test_data_is_a_bounded_draw_from_the_fit_split() -> None:
         criterion_data(splits.search)
     with pytest.raises(DatasetError, match="at least 1 image, found 0"):
         criterion_data(splits.fit, images=0)
+
+
+def test_gammas_of_batch_norms_in_a_row_are_averaged_as_slimming_does() -> None:
+    """Channels behind two batch norms compare with those behind one."""
+    b = NetworkBuilder("image", (3, 4, 4))
+    x = b.add(nn.BatchNorm2d(6), b.add(nn.Conv2d(3, 6, 1), b.input, name="point"), name="norm1")
+    x = b.add(nn.BatchNorm2d(6), b.add(nn.Conv2d(6, 6, 3, groups=6), x, name="depth"), name="norm2")
+    x = b.add(nn.AdaptiveAvgPool2d(1), b.add(nn.Conv2d(6, 5, 1), x, name="reader"), name="pool")
+    network = b.finish(b.add(Reshape((-1, 5)), x, name="flat"))
+    network.module.get_submodule("norm2").get_parameter("weight").data.fill_(-0.5)
+    groups = find_groups(network)
+    (group,) = groups.prunable()
+    own = list(group.units)
+    found = score_units(network, groups, "bn-gamma")[own]
+    assert found.tolist() == [0.75] * 6 == gamma_scores(network, groups)[own].tolist()

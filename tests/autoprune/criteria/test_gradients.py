@@ -13,10 +13,10 @@ from autoprune.criteria.channels import score_units
 from autoprune.criteria.data import CriterionData
 from autoprune.criteria.differentiation import batch_gradients, mean_gradients
 from autoprune.criteria.gradients import empirical_fisher, gates
-from autoprune.criteria.members import sum_sides, weights_of
+from autoprune.criteria.members import Scores, sum_sides, weights_of
 from autoprune.criteria.weights import score_weights
 from autoprune.groups.channel_group import find_groups
-from autoprune.network.layers import Reshape
+from autoprune.network.layers import Add, Reshape
 from autoprune.network.network import Network, NetworkBuilder
 from tests.oracles import randomise
 from tests.search.small_problems import small_network
@@ -111,7 +111,11 @@ def test_minibatches_count_by_their_images() -> None:
 def test_a_gate_behind_batch_norm_is_its_scale_and_shift_together() -> None:
     network = randomise(small_network(), 3)
     groups = find_groups(network)
-    assert gates(network, groups)[:3] == ("norm0", "norm1", "norm2")
+    assert gates(network, groups)[:3] == (
+        "norm0",
+        "norm1",
+        "depthwise",
+    )  # the last makes what norm2 lets through once more
     module = copy.deepcopy(network.module).double()
     norm = module.get_submodule("norm1")
     scale, shift = norm.get_parameter("weight"), norm.get_parameter("bias")
@@ -132,6 +136,39 @@ def test_without_offsets_gates_and_members_say_the_same() -> None:
     for group in groups.prunable():
         own = list(group.units)
         assert np.allclose(members[own], 4 * gate[own], rtol=1e-9)
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_a_unit_that_a_depthwise_layer_makes_again_has_one_gate(shortcut: bool) -> None:
+    """Its two makers and its reader have the gate's derivative each; a shortcut around it is behind that gate too."""
+    torch.manual_seed(4)
+    b = NetworkBuilder("image", (3, 8, 8))
+    inner = b.add(nn.ReLU(), b.add(nn.Conv2d(3, 6, 1, bias=False), b.input, name="point"), name="act1")
+    x = b.add(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), inner, name="depth")
+    x = b.add(Add(), x, inner, name="sum") if shortcut else x
+    x = b.add(nn.Conv2d(6, 5, 1, bias=False), b.add(nn.ReLU(), x, name="act2"), name="reader")
+    network = b.finish(b.add(Reshape((-1, 5)), b.add(nn.AdaptiveAvgPool2d(1), x, name="pool"), name="flat"))
+    groups = find_groups(network)
+    assert gates(network, groups)[0] == ("point" if shortcut else "depth")
+    (group,) = (each for each in groups.groups if each.name == "point")
+    own = list(group.units)
+    gate, members = (score_units(network, groups, name, DATA)[own] for name in ("taylor-gate", "group-taylor"))
+    if not shortcut:
+        assert np.allclose(members, 9 * gate, rtol=1e-9)
+    by_weight = _by_reader(network, "reader")
+    assert gate.any()
+    assert np.allclose(gate, by_weight, rtol=1e-9)
+
+
+def _by_reader(network: Network, reader: str) -> Scores:
+    """Return the squared sum of g w over what reads each channel, the mean over minibatches."""
+    module = copy.deepcopy(network.module).double()
+    weight = module.get_submodule(reader).get_parameter("weight")
+    total = torch.zeros(weight.shape[1], dtype=torch.float64)
+    for images, share in ((slice(0, 4), 0.4), (slice(4, 8), 0.4), (slice(8, 10), 0.2)):
+        (gradient,) = torch.autograd.grad(loss_of(module, images), weight)
+        total += share * (gradient * weight.detach()).sum((0, 2, 3)).square()
+    return total.numpy()
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])

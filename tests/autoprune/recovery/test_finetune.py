@@ -354,3 +354,12 @@ def test_training_goes_on_from_a_step_of_the_schedule(digits: Digits, trained: n
     for wrong in (-1, 12):
         with pytest.raises(SearchError, match="first step from 0 to 11"):
             finetune(trained, images, labels, settings, first_step=wrong, device=CPU)
+
+
+def test_chosen_images_are_trained_on_as_copies_of_them_are(digits: Digits) -> None:
+    chosen = torch.arange(150) % 60
+    images, labels = digits[0], digits[1]
+    copied = finetune(network(), images[chosen], labels[chosen], QUICK, device=CPU)
+    found = finetune(network(), images, labels, QUICK, chosen=chosen, device=CPU)
+    assert [epoch.loss for epoch in copied.history] == [epoch.loss for epoch in found.history]
+    assert torch.equal(predict(copied.module, images), predict(found.module, images))

@@ -1,5 +1,7 @@
 """Studies agree with what they are made of: masks, evaluations, rank statistics; and go on where they were stopped."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,34 @@ def test_an_oracle_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert len(Notebook(path, {"images": 65})) == 0
 
 
+def test_a_notebook_of_other_facts_is_kept_and_taken_up_again(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    Notebook(path, {"images": 64}).get(["whole"], lambda: [0.5])
+    other = Notebook(path, {"images": 65})
+    assert len(other) == 0
+    other.get(["whole"], lambda: [0.7])
+    assert Notebook(path, {"images": 64}).get(["whole"], lambda: [9.0]) == [0.5]
+    assert Notebook(path, {"images": 65}).get(["whole"], lambda: [9.0]) == [0.7]
+    path.write_text("neither facts nor figures")
+    assert Notebook(path, {"images": 64}).get(["whole"], lambda: [9.0]) == [0.5]
+
+
+def test_opening_a_notebook_writes_no_figure_anew(tmp_path: Path) -> None:
+    """The process may not write a byte: where opening wrote the file once more, its figures would be lost."""
+    path = tmp_path / "notes.jsonl"
+    notebook = Notebook(path, {"images": 64})
+    notebook.get(["whole"], lambda: [0.5])
+    with path.open("a") as stream:
+        stream.write('["half a li')
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from autoprune.studies.notebook import Notebook\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "assert len(Notebook(Path(sys.argv[1]), {'images': 64})) == 1"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert len(Notebook(path, {"images": 64})) == 1
+
+
 def test_rank_correlations_are_those_of_scipy_and_of_absolute_changes() -> None:
     changes = {"a": np.array([0.5, -2.0, 0.1]), "b": np.array([3.0, 0.2, -0.3])}
     oracle = Oracle(1.0, {"a": (0, 2, 3), "b": (0, 1, 2)}, changes)
@@ -89,7 +119,7 @@ def test_rank_correlations_are_those_of_scipy_and_of_absolute_changes() -> None:
     own, truth = [2, 3, 1, 1e4, 1e3, 2e3], [0.5, 2, 0.1, 3, 0.2, 0.3]
     assert found.together.spearman == pytest.approx(stats.spearmanr(own, truth).statistic)
     assert found.together.kendall == pytest.approx(stats.kendalltau(own, truth).statistic)
-    lengths = [np.sqrt(14)] * 3 + [1e3 * np.sqrt(105)] * 3
+    lengths = [np.sqrt(14 + 99**2)] * 3 + [1e3 * np.sqrt(105)] * 3  # of all channels, drawn or not
     assert found.normalised.spearman == pytest.approx(stats.spearmanr(np.divide(own, lengths), truth).statistic)
     assert rank_correlation(np.ones(3), np.arange(3.0)).spearman is None
 

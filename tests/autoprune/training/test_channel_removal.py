@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.criteria.members import Scores
 from autoprune.errors import NumericalError, SearchError
@@ -15,6 +17,7 @@ from autoprune.groups.channel_group import ChannelGroups, find_groups
 from autoprune.network.layers import Reshape
 from autoprune.network.network import Network, NetworkBuilder
 from autoprune.pruning.surgery import prune
+from autoprune.studies.schedules import ScheduleSettings, run_schedule
 from autoprune.training.channel_removal import ChannelsRemoved, RemovalSettings, l2, remove_while_training
 from tests.autoprune.training.digits import CPU, TRAINING, accuracy, lenet, pair
 
@@ -108,3 +111,31 @@ def test_what_makes_no_sense_is_refused() -> None:
         remove_while_training(
             lenet(), *pair(), SETTINGS, score=lambda _, groups: np.full(groups.n_units, np.nan), device=CPU
         )
+
+
+class IndexedRows(TorchDispatchMode):
+    """Remembers the most rows of images of one channel that were picked out of others at once."""
+
+    most = 0
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.index.Tensor and result.dim() == 4 and result.shape[1] == 1:
+            self.most = max(self.most, len(result))
+        return result
+
+
+def test_training_that_takes_images_over_and_over_again_holds_one_minibatch_of_copies() -> None:
+    fit, judge = pair(64)
+    settings = replace(SETTINGS, training=replace(SETTINGS.training, batch_size=16), minibatches=20, most=4)
+    with IndexedRows() as rows:
+        remove_while_training(lenet(), fit, judge, settings, device=CPU)
+        schedule = ScheduleSettings(replace(settings.training, epochs=5), 0.5, 2)
+        run_schedule(lenet(), fit, judge, schedule, l2)
+    assert rows.most == 16

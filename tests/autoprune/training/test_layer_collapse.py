@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoprune.errors import PlanError
-from autoprune.network.layers import Add, Reshape
+from autoprune.network.layers import Add, Constant, Mul, Reshape
 from autoprune.network.masked import masked
 from autoprune.network.network import Network, NetworkBuilder
 from autoprune.network.tracer import trace
@@ -117,3 +117,29 @@ def test_maximal_critical_compression_is_one_weight_per_layer() -> None:
     for mask in one_each.values():
         mask[0, 0] = True
     check_collapse(network, one_each)
+
+
+def gated(gate: type[nn.Module]) -> Network:
+    """Two branches of one image multiplied, one behind an activation, and the product scaled by a constant."""
+    b = NetworkBuilder("image", (3, 4, 4))
+    main = b.add(nn.Conv2d(3, 4, 1, bias=False), b.input, name="main")
+    factor = b.add(gate(), b.add(nn.Conv2d(3, 4, 1, bias=False), b.input, name="gate"), name="act")
+    x = b.add(Mul(), main, factor, name="product")
+    x = b.add(Mul(), x, b.add(Constant(torch.tensor(2.0)), name="two"), name="scaled")
+    return b.finish(b.add(Reshape((-1, 4)), b.add(nn.AdaptiveAvgPool2d(1), x, name="pool"), name="flat"))
+
+
+@pytest.mark.parametrize("gate", [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Hardsigmoid])
+@pytest.mark.parametrize("closed", ["main", "gate", ""])
+def test_a_product_is_cut_exactly_where_its_output_no_longer_depends_on_the_image(
+    gate: type[nn.Module], closed: str
+) -> None:
+    network = gated(gate)
+    masks = dict(full_masks(network))
+    if closed:
+        masks[closed] = torch.zeros_like(masks[closed])
+    module = masked(network, masks).module
+    images = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        constant = torch.unique(module(images), dim=0).shape[0] == 1
+    assert bool(find_collapse(network, masks).cut) == constant
