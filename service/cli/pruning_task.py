@@ -23,12 +23,13 @@ from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported
-from autoprune.service.cli.finetune import make_folder, show_scores
+from autoprune.service.cli.finetune import show_scores
 from autoprune.service.cli.inspect import load_model
 from autoprune.service.cli.options import spec_values
+from autoprune.service.cli.output_folder import FINETUNED, PRUNED, forget_results, make_folder
 from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_splits
 from autoprune.service.pipeline.job import PARITY_IMAGES
-from autoprune.service.pipeline.outcome import view
+from autoprune.service.pipeline.outcome import FILES, view
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import ScoresView
@@ -174,13 +175,14 @@ def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pru
         )
         pruned = work(task)
     images = splits.search.inputs[:PARITY_IMAGES]
-    exported = export_checked(pruned.module, network, folder / "model.onnx", images, opset=spec.opset)
-    save_weights(pruned.module, folder / "weights.safetensors")
+    forget_results(folder, FILES["plan"], PRUNED, FINETUNED)
+    exported = export_checked(pruned.module, network, folder / FILES["onnx"], images, opset=spec.opset)
+    save_weights(pruned.module, folder / FILES["weights"])
     if pruned.plan is not None:
-        pruned.plan.save(folder / "plan.json")
+        pruned.plan.save(folder / FILES["plan"])
     scores = {split.name: _scores(task, pruned, split) for split in (splits.search, splits.report)}
     text = json.dumps(_to_dict(unit, pruned, scores, exported), indent=1)
-    (folder / "prune.json").write_text(text, encoding="utf-8")
+    (folder / PRUNED).write_text(text, encoding="utf-8")
     if params["as_json"]:
         typer.echo(text)
         return

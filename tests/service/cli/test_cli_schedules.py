@@ -55,8 +55,12 @@ def test_synflow_prunes_at_initialisation_and_what_stays_is_trained(model: Path,
 
 
 def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Path) -> None:
+    stale = ("certificate.json", "model.int8.onnx", "plan.json", "finetune.json")  # of a model.onnx that is replaced
+    for name in stale:
+        (tmp_path / name).write_text("{}")
     options = ("--kept", "0.5", "--scope", "2:4", "--rounds", "1", "--epochs", "1", "-o", tmp_path)
     pruned = found("prune", model, *DATA, *options)
+    assert not [name for name in stale if (tmp_path / name).exists()]
     network = load_network(tmp_path / "model.onnx")
     assert pruned["kept"] == {"conv0": 144, "conv1": 1728, "conv2": 3456, "conv3": 6912, "head": 240}
     assert list(nonzero_weights(network).values()) == list(pruned["kept"].values())
