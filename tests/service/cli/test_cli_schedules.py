@@ -14,6 +14,7 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.weight_masks import nonzero_weights
 from autoprune.recovery.finetune import finetune
 from autoprune.service.cli.app import app
+from autoprune.service.locks import held
 from autoprune.training.masks import full_masks
 from autoprune.training.patterns import Pattern, holds
 from tests.autoprune.training.digits import CPU, FROM_SCRATCH, digits_network, digits_splits
@@ -100,10 +101,16 @@ def test_lottery_rewinds_and_trains_its_control(model: Path, tmp_path: Path) -> 
     assert sum(ticket["kept"].values()) == 6_204
     assert set(ticket["report"]) == {"unpruned", "pruned", "control"}
     assert ticket["search"]["pruned"] == ticket["rounds"][-1]["search"]
-    assert len(list((tmp_path / "rounds").iterdir())) == 3
+    assert len(list((tmp_path / "rounds").glob("*/*"))) == 3
     before = (tmp_path / "model.onnx").read_bytes()
     found(*common, "--rewind-steps", "5", "-o", tmp_path)  # nothing is trained again
     assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["prune", "slim", "lottery"])
+def test_one_command_at_a_time_in_a_folder(model: Path, tmp_path: Path, command: str) -> None:
+    with held(tmp_path / ".lock"):
+        assert "another command is running there" in run(command, model, *DATA, "--kept", "0.5", "-o", tmp_path, code=2)
 
 
 @pytest.mark.parametrize(
