@@ -1,7 +1,7 @@
 """What pools behind Dask have in common: how an evaluator is sent out, and an executor. Imports Dask."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import distributed
 from distributed.comm.core import CommClosedError
 
+from autoprune.errors import ClusterError
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
 from autoprune.search.pool import LostError, ShouldStop, wait_for
 
@@ -19,19 +20,20 @@ LOST: tuple[type[Exception], ...] = (distributed.KilledWorker, CommClosedError)
 
 
 def scatter(
-    client: distributed.Client, evaluator: PlanEvaluator, should_stop: ShouldStop
+    client: distributed.Client, workers: Collection[str], evaluator: PlanEvaluator, should_stop: ShouldStop
 ) -> "distributed.Future[PlanEvaluator]":
-    """Send an evaluator to all workers.
+    """Send an evaluator to the workers at these addresses, and to no others.
 
     Raises:
-        LostError: There is none.
+        LostError: One of them is gone.
+        ClusterError: One cannot read it.
         Cancelled: `should_stop` said so before.
 
     """
     lost = LostError("no worker process is left that could evaluate; run the search again to go on")
     if client.status != "running":
         raise lost
-    sending = client.scatter(evaluator, broadcast=True, hash=False, asynchronous=True)
+    sending = client.scatter(evaluator, workers=sorted(workers), broadcast=True, hash=False, asynchronous=True)
     sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop)
     try:
         wait_for(sent, should_stop)
@@ -41,6 +43,12 @@ def scatter(
         return sent.result()
     except (CancelledError, LookupError, OSError, RuntimeError, ValueError) as error:  # Dask has no common error
         raise lost from error
+    except Exception as error:  # of a type of Dask's, or of none: what a worker said when it unpickled the evaluator
+        raise ClusterError(
+            f"a worker cannot read what it is to evaluate ({type(error).__name__}: {str(error)[:500]}); install there "
+            "what this process imports, in the same versions, or name the workers that have it by the resources that "
+            "they declare"
+        ) from error
 
 
 class ClientExecutor(Executor):

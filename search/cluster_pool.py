@@ -99,7 +99,10 @@ class _Connection:
         from autoprune.search._dask import LOST, ClientExecutor, scatter
 
         self.pool = ExecutorPool(
-            ClientExecutor(client, dict(cluster.resources)), share=partial(scatter, client), threads=threads, lost=LOST
+            ClientExecutor(client, dict(cluster.resources)),
+            share=lambda evaluator, should_stop: scatter(client, self._checked, evaluator, should_stop),
+            threads=threads,
+            lost=LOST,
         )
         self._cluster = cluster
         self._client = client
@@ -123,7 +126,7 @@ class _Connection:
         new = sorted(workers.keys() - self._checked)
         if new:
             self._check(new, workers)
-            self._checked = frozenset(workers)
+        self._checked = frozenset(workers)
 
     def deaths(self, error: LostError) -> int:
         """Return how many workers a lone evaluation took along; none where the scheduler is gone."""

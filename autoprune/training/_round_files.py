@@ -18,6 +18,9 @@ from autoprune.training.weight_scores import weights_of
 
 FORMAT = "autoprune-round/1"
 
+#: So much of a key names a folder.
+_LETTERS = 12
+
 State = Mapping[str, Tensor]
 
 
@@ -40,12 +43,12 @@ class RoundState:
 
 
 class RoundFiles:
-    """The files of one pruning in a folder: ``round-00.safetensors``, ``round-01.safetensors``, ..."""
+    """The files of one pruning: ``round-00.safetensors``, ``round-01.safetensors``, ... in a folder of its own."""
 
     def __init__(self, folder: Path, key: str) -> None:
-        """Keep rounds in `folder`, which is made, under `key`, the name of all that they depend on."""
-        self._folder, self._key = folder, key
-        folder.mkdir(parents=True, exist_ok=True)
+        """Keep rounds in a folder below `folder`, which is made, by `key`, the name of all that they depend on."""
+        self._folder, self._key = folder / key[:_LETTERS], key
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, number: int, state: RoundState) -> None:
         """Write one round, completely or not at all; those behind it are then of another run, and go."""

@@ -93,8 +93,9 @@ def prune_in_rounds(
         score: Ranks weights after each training; those of the lowest scores go.
         teacher: As in :func:`autoprune.recovery.finetune.finetune`.
         penalty: Likewise, for example :class:`autoprune.training.penalties.WeightL1`.
-        folder: Where each round that is done is kept; the same call goes on behind the last one. Functions are told
-            apart by their names: give another folder to another one of the same name. None for nowhere.
+        folder: Where each round that is done is kept, below it in a folder for each choice of arguments; the same call
+            goes on behind the last one. Functions are told apart by their names: give another folder to another one
+            of the same name. None for nowhere.
         progress: Called after each step of all rounds; what it raises ends the run.
         precision: As in fine-tuning.
         device: Where to train; :func:`autoprune.network.device.default_device` if None.

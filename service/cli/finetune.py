@@ -19,10 +19,11 @@ from autoprune.pruning.plan import Plan
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.options import spec_values
+from autoprune.service.cli.output_folder import FINETUNED, forget_results, make_folder
 from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job import PARITY_IMAGES
-from autoprune.service.pipeline.outcome import FILES, view
+from autoprune.service.pipeline.outcome import view
 from autoprune.service.pipeline.recovery import Scorer, finetuned
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results import wording
@@ -75,14 +76,14 @@ def run_finetune(params: Mapping[str, object]) -> None:
             report=bars,
             should_stop=should_stop,
         )
-    (folder / FILES["certificate"]).unlink(missing_ok=True)  # it was measured on the file that is replaced now
+    forget_results(folder, FINETUNED)
     images = inputs.splits.search.inputs[:PARITY_IMAGES]
     exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
     save_weights(after, folder / "weights.safetensors")
     plan.save(folder / "plan.json")
     retrained = _score(inputs, before, after, exported)
     text = json.dumps(_to_dict(retrained), indent=1)
-    (folder / "finetune.json").write_text(text, encoding="utf-8")
+    (folder / FINETUNED).write_text(text, encoding="utf-8")
     if params["as_json"]:
         typer.echo(text)
     else:
@@ -128,16 +129,3 @@ def show_scores(console: Console, search: Mapping[str, ScoresView], report: Mapp
         figures = (measure.of(scores), measure.of(report[name]))
         table.add_row(name, *(wording.percent(value) for value in figures))
     console.print(table)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the output folder.
-
-    Raises:
-        CommandError: It cannot be made.
-
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--output {folder}: cannot write there ({error.strerror})") from error

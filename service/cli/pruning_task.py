@@ -23,16 +23,17 @@ from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported
-from autoprune.service.cli.finetune import make_folder, show_scores
+from autoprune.service.cli.finetune import show_scores
 from autoprune.service.cli.inspect import load_model
 from autoprune.service.cli.options import spec_values
+from autoprune.service.cli.output_folder import FINETUNED, PRUNED, alone_in, forget_results
 from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_splits
 from autoprune.service.pipeline.job import PARITY_IMAGES
-from autoprune.service.pipeline.outcome import view
+from autoprune.service.pipeline.outcome import FILES, view
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import ScoresView
-from autoprune.service.specs.job_spec import Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
 from autoprune.training.masks import MaskKeeper, Masks
 
 #: How a network is trained that is not trained yet: no teacher, and batch norms learn.
@@ -60,7 +61,7 @@ class Task:
 
     Attributes:
         network: As it was given, restored batch norms measured; or, from scratch, with other weights.
-        sha256: Fingerprint of the network as it was given.
+        original: The network as it was given.
         splits: Images.
         training: Of each round.
         data: Images for criteria.
@@ -73,7 +74,7 @@ class Task:
     """
 
     network: Network
-    sha256: str
+    original: Network
     splits: Splits
     training: FinetuneSettings
     data: CriterionData
@@ -82,6 +83,11 @@ class Task:
     folder: Path
     precision: str
     tell: Callable[[int, int, str], None]
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the network as it was given."""
+        return self.original.fingerprint()
 
     @property
     def teacher(self) -> Network | None:
@@ -146,47 +152,63 @@ def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pru
     network = load_model(values)
     spec = read_spec({**values, **_NO_SEARCH})
     folder = Path(str(params["output"]))
-    make_folder(folder)
     torch.set_num_threads(spec.threads)
     keep_freed_memory()
     console = stderr()
-    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
+    with stop_on_interrupt(console) as should_stop, alone_in(folder):
+        with ProgressBars(console) as bars:
 
-        def tell(done: int, total: int, text: str) -> None:
-            if should_stop():
-                raise Cancelled("stopped; rounds of weights that are done are kept")
-            bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
+            def tell(done: int, total: int, text: str) -> None:
+                if should_stop():
+                    raise Cancelled("stopped; rounds of weights that are done are kept")
+                bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
 
-        _, _, splits = load_splits(spec, network, bars)
-        fresh = bool(params["from_scratch"])
-        measured = None if fresh else measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
-        task = Task(
-            network=measured or reinitialised(network, spec.seed),
-            sha256=network.fingerprint(),
-            splits=splits,
-            training=FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump()),
-            data=criterion_data(splits.fit, seed=spec.seed),
-            kept=float(str(params["kept"])),
-            final_epochs=int(str(params["final_epochs"])),
-            folder=folder,
-            precision=choose_precision("auto"),
-            tell=tell,
-        )
-        pruned = work(task)
-    images = splits.search.inputs[:PARITY_IMAGES]
-    exported = export_checked(pruned.module, network, folder / "model.onnx", images, opset=spec.opset)
-    save_weights(pruned.module, folder / "weights.safetensors")
-    if pruned.plan is not None:
-        pruned.plan.save(folder / "plan.json")
-    scores = {split.name: _scores(task, pruned, split) for split in (splits.search, splits.report)}
-    text = json.dumps(_to_dict(unit, pruned, scores, exported), indent=1)
-    (folder / "prune.json").write_text(text, encoding="utf-8")
+            task = _task(params, spec, network, bars, tell)
+            pruned = work(task)
+        scores, exported = _written(task, pruned, opset=spec.opset)
+        text = json.dumps(_to_dict(unit, pruned, scores, exported), indent=1)
+        (folder / PRUNED).write_text(text, encoding="utf-8")
     if params["as_json"]:
         typer.echo(text)
         return
     show_scores(stdout(), scores["search"], scores["report"])
     stdout().print(f"{sum(pruned.kept.values()):,} {unit} kept")
     show_exported(stdout(), exported)
+
+
+def _task(
+    params: Mapping[str, object],
+    spec: JobSpec,
+    network: Network,
+    bars: ProgressBars,
+    tell: Callable[[int, int, str], None],
+) -> Task:
+    """Load the images, and say what is asked for."""
+    _, _, splits = load_splits(spec, network, bars)
+    measured = None if params["from_scratch"] else measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+    return Task(
+        network=measured or reinitialised(network, spec.seed),
+        original=network,
+        splits=splits,
+        training=FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump()),
+        data=criterion_data(splits.fit, seed=spec.seed),
+        kept=float(str(params["kept"])),
+        final_epochs=int(str(params["final_epochs"])),
+        folder=Path(str(params["output"])),
+        precision=choose_precision("auto"),
+        tell=tell,
+    )
+
+
+def _written(task: Task, pruned: Pruned, *, opset: int) -> tuple[dict[str, dict[str, ScoresView]], Exported]:
+    """Write what is left to the folder; return its scores on both splits, and what was exported."""
+    folder, images = task.folder, task.splits.search.inputs[:PARITY_IMAGES]
+    forget_results(folder, FILES["plan"], PRUNED, FINETUNED)
+    exported = export_checked(pruned.module, task.original, folder / FILES["onnx"], images, opset=opset)
+    save_weights(pruned.module, folder / FILES["weights"])
+    if pruned.plan is not None:
+        pruned.plan.save(folder / FILES["plan"])
+    return {split.name: _scores(task, pruned, split) for split in (task.splits.search, task.splits.report)}, exported
 
 
 def _scores(task: Task, pruned: Pruned, split: Split) -> dict[str, ScoresView]:

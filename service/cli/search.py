@@ -16,8 +16,8 @@ from autoprune.errors import Cancelled
 from autoprune.search.cluster import Cluster
 from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.output_folder import alone_in
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
-from autoprune.service.locks import held
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.progress_bars import ProgressBars
@@ -74,13 +74,8 @@ def run_in_folder(spec: _Spec, directory: Path, run: _Run[_Spec, _Result]) -> _R
 
     """
     console = stderr()
-    make_folder(directory)
     try:
-        with held(directory / ".lock") as alone, stop_on_interrupt(console) as should_stop:
-            if not alone:
-                raise CommandError(
-                    f"--output {directory}: another command is running there; wait for it or choose another"
-                )
+        with alone_in(directory), stop_on_interrupt(console) as should_stop:
             note_settings(directory, spec, console)
             with ProgressBars(console) as bars:
                 return run(spec, directory, progress=bars, should_stop=should_stop)
@@ -115,20 +110,6 @@ def default_folder(spec: JobSpec) -> Path:
     """Return the folder of a job for which the user named none: one for every model and budget."""
     budget = re.sub(r"[^A-Za-z0-9.]+", "-", spec.budget.replace("%", "pct")).strip("-")
     return Path("runs") / f"{Path(spec.model).stem}-{budget}"
-
-
-def make_folder(directory: Path) -> None:
-    """Make the folder of a job.
-
-    Raises:
-        CommandError: It cannot be made or written.
-
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / ".lock").touch()
-    except OSError as error:
-        raise CommandError(f"--output {directory}: cannot write there ({error.strerror})") from error
 
 
 def note_settings(directory: Path, spec: BaseModel, console: Console) -> None:

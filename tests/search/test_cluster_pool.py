@@ -151,6 +151,21 @@ def test_workers_that_do_not_fit_are_turned_away(tmp_path: Path) -> None:
             evaluated(replace(here, resources=(("GPU", 2),)))
 
 
+def test_only_workers_that_were_checked_get_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the workers is for other work, and has not the module that the evaluator's class is in."""
+    bare = tmp_path / "bare"
+    (bare / "tests").mkdir(parents=True)
+    (bare / "tests" / "__init__.py").touch()
+    with dask_cluster(tmp_path) as running:
+        running.start_workers(1, "--nthreads", "1", "--resources", "GPU=1")
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")  # what lies in `bare` comes before the folder it is started in
+        running.start_workers(1, "--nthreads", "1", "--resources", "OTHER=1", first=bare)
+        here = Cluster(running.url)
+        evaluated(replace(here, resources=(("GPU", 1),)))
+        with pytest.raises(ClusterError, match=r"a worker cannot read what it is to evaluate \(.*No module named"):
+            evaluated(replace(here, resources=(("OTHER", 1),)))
+
+
 def test_nobody_answers() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

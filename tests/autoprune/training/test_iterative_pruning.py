@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(tmp_path: Path) -> No
 
     with pytest.raises(Cancelled):
         run(tmp_path, stop)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-00.safetensors", "round-01.safetensors"]
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["round-00.safetensors", "round-01.safetensors"]
     steps: list[int] = []
     resumed = run(tmp_path, lambda done, total, text: steps.append(done))
     assert min(steps) == 2 * STEPS + 3 + 1  # at the step rewound to
@@ -140,14 +140,15 @@ def test_a_killed_process_goes_on_to_the_same_result(root: Path, tmp_path: Path)
     assert same(run(tmp_path), ticket())
 
 
-def test_files_that_are_damaged_or_of_other_settings_are_not_used(tmp_path: Path) -> None:
+def test_files_that_are_damaged_or_of_other_settings_are_not_used_and_the_latter_stay(tmp_path: Path) -> None:
     run(tmp_path)
-    first, second = tmp_path / "round-00.safetensors", tmp_path / "round-01.safetensors"
+    _, second, *_ = sorted(tmp_path.glob("*/*"))
     second.write_bytes(second.read_bytes()[:-7])
     assert same(run(tmp_path), ticket())
-    before = first.read_bytes()
+    done = {path: path.read_bytes() for path in tmp_path.glob("*/*")}
     assert same(run(tmp_path, rewind_step=0), ticket(0))
-    assert first.read_bytes() != before
+    assert {path: path.read_bytes() for path in done} == done
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_collapse_stops_a_run_before_the_layer_is_gone() -> None:

@@ -14,6 +14,7 @@ from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.weight_masks import nonzero_weights
 from autoprune.recovery.finetune import finetune
 from autoprune.service.cli.app import app
+from autoprune.service.locks import held
 from autoprune.training.masks import full_masks
 from autoprune.training.patterns import Pattern, holds
 from tests.autoprune.training.digits import CPU, FROM_SCRATCH, digits_network, digits_splits
@@ -55,8 +56,12 @@ def test_synflow_prunes_at_initialisation_and_what_stays_is_trained(model: Path,
 
 
 def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Path) -> None:
+    stale = ("certificate.json", "model.int8.onnx", "plan.json", "finetune.json")  # of a model.onnx that is replaced
+    for name in stale:
+        (tmp_path / name).write_text("{}")
     options = ("--kept", "0.5", "--scope", "2:4", "--rounds", "1", "--epochs", "1", "-o", tmp_path)
     pruned = found("prune", model, *DATA, *options)
+    assert not [name for name in stale if (tmp_path / name).exists()]
     network = load_network(tmp_path / "model.onnx")
     assert pruned["kept"] == {"conv0": 144, "conv1": 1728, "conv2": 3456, "conv3": 6912, "head": 240}
     assert list(nonzero_weights(network).values()) == list(pruned["kept"].values())
@@ -96,10 +101,16 @@ def test_lottery_rewinds_and_trains_its_control(model: Path, tmp_path: Path) -> 
     assert sum(ticket["kept"].values()) == 6_204
     assert set(ticket["report"]) == {"unpruned", "pruned", "control"}
     assert ticket["search"]["pruned"] == ticket["rounds"][-1]["search"]
-    assert len(list((tmp_path / "rounds").iterdir())) == 3
+    assert len(list((tmp_path / "rounds").glob("*/*"))) == 3
     before = (tmp_path / "model.onnx").read_bytes()
     found(*common, "--rewind-steps", "5", "-o", tmp_path)  # nothing is trained again
     assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["prune", "slim", "lottery"])
+def test_one_command_at_a_time_in_a_folder(model: Path, tmp_path: Path, command: str) -> None:
+    with held(tmp_path / ".lock"):
+        assert "another command is running there" in run(command, model, *DATA, "--kept", "0.5", "-o", tmp_path, code=2)
 
 
 @pytest.mark.parametrize(
