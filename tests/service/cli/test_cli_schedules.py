@@ -25,6 +25,7 @@ from autoprune.service.cli.app import app
 from autoprune.service.locks import held
 from autoprune.training.masks import full_masks
 from autoprune.training.patterns import Pattern, holds
+from autoprune.training.rounds import kept_count
 from tests.autoprune.training.digits import CPU, FROM_SCRATCH, digits_network, digits_splits
 
 DATA = ("--data", "digits", "--no-augment", "--batch-size", "32", "--fit-images", "640")
@@ -89,7 +90,7 @@ def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> No
     assert "give --soft-masks, --from-scratch" in run(*common, code=2)
     assert "has switched off all channels" in run(*common, "--from-scratch", "--epochs", "1", code=2)
     slim = found(*common, "--from-scratch", "--epochs", "8")
-    assert sum(slim["kept"].values()) == 120 - int(0.4 * 120)
+    assert sum(slim["kept"].values()) == kept_count(120, 0.6)
     assert slim["strength"] == pytest.approx(0.7 / (40 * 8 * 0.05), rel=0.02)
     assert slim["report"]["pruned"]["top1"] > 0.8
     assert slim["exported"]["cost"] == count_onnx(tmp_path / "model.onnx")
@@ -105,7 +106,7 @@ def test_slim_with_soft_masks_takes_a_trained_file_as_it_is(tmp_path: Path) -> N
     export_onnx(trained, tmp_path / "trained.onnx", input_shape=network.input_shape)
     options = ("--kept", "0.7", "--epochs", "6", "--learning-rate", "0.05", "--strength", "0.04", "--final-epochs", "0")
     slim = found("slim", tmp_path / "trained.onnx", *DATA, *options, "--soft-masks", "-o", tmp_path)
-    assert sum(slim["kept"].values()) == 120 - int(0.3 * 120)
+    assert sum(slim["kept"].values()) == kept_count(120, 0.7)
     assert slim["report"]["unpruned"]["top1"] > 0.9
     assert slim["report"]["pruned"]["top1"] > 0.7
 
