@@ -177,14 +177,6 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
     most = total - kept_count(total, task.kept)
     if most < 1:
         raise CommandError(f"--kept {task.kept}: of {total} channels that can be pruned none would go; keep fewer")
-    settings = RemovalSettings(
-        training=task.training,
-        removals=int(str(params["rounds"])),
-        minibatches=task.training.epochs * task.training.steps_per_epoch(len(fit)),
-        tolerance=math.inf if params["tolerance"] is None else float(str(params["tolerance"])),
-        most=most,
-        include_residual=include_residual,
-    )
 
     def score(network: Network, groups: ChannelGroups) -> Scores:
         chosen = groups.prunable(include_residual=include_residual)
@@ -192,8 +184,8 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
         return comparable_units(network, groups, criterion, task.data, chosen=chosen, checked=whole)
 
     found = remove_while_training(
-        task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), settings, score=score,
-        teacher=task.teacher, progress=task.tell, precision=task.precision,
+        task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), _removals(task, params, most),
+        score=score, teacher=task.teacher, progress=task.tell, precision=task.precision,
     )  # fmt: skip
     kept = {name: len(indices) for name, indices in found.plan.kept.items()}
     module = task.trained(found.network.module, task.final_epochs)
@@ -205,4 +197,16 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
         replace(found.plan, model_sha256=task.sha256),
         details={**_details(params), **course},
         notes=(said,) * found.stopped,
+    )
+
+
+def _removals(task: Task, params: Mapping[str, object], most: int) -> RemovalSettings:
+    """Return how `most` channels are removed."""
+    return RemovalSettings(
+        training=task.training,
+        minibatches=task.training.epochs * task.training.steps_per_epoch(len(task.splits.fit)),
+        tolerance=math.inf if params["tolerance"] is None else float(str(params["tolerance"])),
+        most=most,
+        removals=int(str(params["rounds"])),
+        include_residual=bool(params["include_residual"]),
     )
