@@ -44,11 +44,13 @@ class RemovalSettings:
     Attributes:
         training: Optimizer, rate and batch size between two removals, each with a schedule of its own; its epochs play
             no part. The seed of removal n is that of the settings plus n.
-        channels: How many go at a time.
+        channels: How many go at a time; plays no part where `removals` says it.
         minibatches: Steps of training after each removal.
         tolerance: Most that the loss on the judging images may rise above that of the given network, in nats; inf for
             any rise.
         most: Most channels that are removed in all; None for as many as the loss allows.
+        removals: In how many removals all that can go do, as many channels in each as in the others or one more, and
+            at least one; None for `channels` at a time.
         include_residual: Also remove channels of residual streams.
 
     """
@@ -58,6 +60,7 @@ class RemovalSettings:
     minibatches: int = 10
     tolerance: float = 0.1
     most: int | None = None
+    removals: int | None = None
     include_residual: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +77,14 @@ class RemovalSettings:
             )
         if self.most is not None and self.most < 1:
             raise SearchError(f"expected to remove at least 1 channel, or None for no limit, found {self.most}")
+        if self.removals is not None and self.removals < 1:
+            raise SearchError(f"expected at least 1 removal, or None, found {self.removals}")
+
+    def after(self, number: int, possible: int) -> int:
+        """Return how many of `possible` channels are gone after removal `number`, counted from 1."""
+        if self.removals is None:
+            return min(number * self.channels, possible)
+        return number * possible // min(self.removals, possible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +109,14 @@ class ChannelsRemoved:
         plan: Which channels of the given network stay.
         network: The trained network, without the others.
         history: The loss before the first removal and after each one; the last entry may be beyond the tolerance.
+        stopped: Whether it is, so that the channels of the last removal are still there.
 
     """
 
     plan: Plan
     network: Network
     history: tuple[Removal, ...]
+    stopped: bool
 
 
 def remove_while_training(
@@ -157,7 +170,7 @@ def remove_while_training(
     limit = history[0].loss + settings.tolerance
     while history[-1].removed < possible:
         current, kept = best
-        count = min(settings.channels, possible - history[-1].removed)
+        count = settings.after(len(history), possible) - history[-1].removed
         current, kept = without_lowest(current, kept, score, count)
         chosen, training = _lesson(len(fit[0]), settings, len(history) - 1)
         module = finetune(
@@ -177,7 +190,7 @@ def remove_while_training(
             break
         best = current, kept
     plan = Plan({name: tuple(indices.tolist()) for name, indices in best[1].items()}, network.fingerprint())
-    return ChannelsRemoved(plan, best[0], tuple(history))
+    return ChannelsRemoved(plan, best[0], tuple(history), history[-1].loss > limit)
 
 
 def without_lowest(current: Network, kept: Kept, score: ChannelScore, count: int) -> tuple[Network, Kept]:

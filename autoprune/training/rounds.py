@@ -62,6 +62,11 @@ def kept_count(total: int, share: float) -> int:
     return max(1, math.floor(total * share + 0.5))
 
 
+def removed_count(total: int, share: float) -> int:
+    """Return how many of `total` go where a share of them does: those that :func:`kept_count` does not keep."""
+    return total - kept_count(total, 1 - share)
+
+
 def _check(final: float, rounds: int) -> None:
     """Refuse what is no schedule."""
     check_shares((final,))

@@ -12,6 +12,7 @@ from autoprune.groups.channel_group import ChannelGroups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.recovery.finetune_settings import FinetuneSettings
+from autoprune.training.rounds import removed_count
 
 #: How far a penalty of usual strength moves a scale in the course of a training, if nothing else does; they begin at 1.
 #: In the paper, 1e-4 moves it so far: 160 epochs of 782 steps, most of them at 0.1 or 0.01, with a momentum of 0.9.
@@ -36,7 +37,7 @@ def slim_plan(network: Network, groups: ChannelGroups, share: float, *, include_
     Args:
         network: Trained with :func:`autoprune.training.penalties.GammaL1`, or another penalty on the scales.
         groups: Of `network`; those whose channels go through no batch norm stay whole.
-        share: Of the channels, from 0 to below 1, rounded down; of every group at least one channel stays.
+        share: Of the channels, from 0 to below 1, rounded; of every group at least one channel stays.
         include_residual: Also cut residual streams.
 
     Raises:
@@ -53,7 +54,7 @@ def slim_plan(network: Network, groups: ChannelGroups, share: float, *, include_
     ]
     if not slimmed:
         raise ModelError("network slimming needs channels behind batch norms with a scale, found none to remove")
-    count = int(share * sum(len(group) for group in slimmed))
+    count = removed_count(sum(len(group) for group in slimmed), share)
     removed = lowest_units(scores, [np.array(group.units) for group in slimmed], count)
     kept = {
         group.name: tuple(index for index, unit in enumerate(group.units) if unit not in removed) for group in slimmed

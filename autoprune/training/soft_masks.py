@@ -20,6 +20,7 @@ from autoprune.network.layers import PRODUCERS
 from autoprune.network.network import Network, own_copy
 from autoprune.pruning.plan import Plan
 from autoprune.recovery.finetune import FinetuneSettings, Progress, finetune
+from autoprune.training.rounds import removed_count
 from autoprune.training.slimming import lowest_units
 
 
@@ -44,7 +45,7 @@ class SoftMasks:
         """Return the plan that removes the channels of smallest factors; of every group at least one stays.
 
         Args:
-            ratio: Share of all channels with factors that goes, rounded down; None for all whose factor is 0.
+            ratio: Share of all channels with factors that goes, rounded; None for all whose factor is 0.
 
         Raises:
             SearchError: `ratio` is out of range.
@@ -58,7 +59,7 @@ class SoftMasks:
             sizes[list(group.units)] = np.abs(self.factors[group.name])
         units = [np.array(group.units) for group in chosen]
         all_sizes = sizes[np.concatenate(units)]
-        count = int((all_sizes == 0).sum()) if ratio is None else int(ratio * len(all_sizes))
+        count = int((all_sizes == 0).sum()) if ratio is None else removed_count(len(all_sizes), ratio)
         removed = lowest_units(sizes, units, count)
         return Plan(
             {g.name: tuple(i for i, unit in enumerate(g.units) if unit not in removed) for g in chosen},

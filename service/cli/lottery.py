@@ -30,7 +30,7 @@ def run_lottery(params: Mapping[str, object]) -> None:
     for name, known in (("schedule", tuple(ROUNDS)), ("scope", SCOPES)):
         if params[name] not in known:
             raise UnknownNameError(name, str(params[name]), known)
-    run_task({**SCRATCH, "final_epochs": 0, **params}, "weights", lambda task: _ticket(task, params))
+    run_task({**SCRATCH, "final_epochs": 0, **params}, "weights", lambda task: _ticket(task, params), resumes=True)
 
 
 def _ticket(task: Task, params: Mapping[str, object]) -> Pruned:

@@ -1,8 +1,8 @@
 """The command ``prune``: weights or channels go on a schedule, with training in between."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 
 from autoprune.criteria.catalog import find_criterion
 from autoprune.criteria.channels import comparable_units
@@ -47,7 +47,8 @@ def run_prune(params: Mapping[str, object]) -> None:
     """
     _check(params)
     unit = str(params["unit"])
-    run_task(params, unit, lambda task: (_channels if unit == "channels" else _weights)(task, params))
+    make = _channels if unit == "channels" else _weights
+    run_task(params, unit, lambda task: make(task, params), resumes=make is _weights and _maker(params) is _in_rounds)
 
 
 def _check(params: Mapping[str, object]) -> None:
@@ -69,14 +70,24 @@ def _check(params: Mapping[str, object]) -> None:
         raise CommandError(
             "--schedule and --scope belong to --unit weights; channels go in even steps, over all layers"
         )
-    if pattern is not None and (float(str(params["kept"])), params["rounds"]) != (pattern.kept / pattern.block, 1):
-        raise CommandError(
-            f"--scope {pattern} keeps {pattern.kept / pattern.block:g} at once: --kept so much, --rounds 1"
-        )
-    if params["schedule"] == "gradual" and pattern is not None:
-        raise CommandError(f"--scope {pattern} goes at once, without --schedule gradual")
+    if pattern is not None:
+        _check_pattern(params, pattern)
     if not params["finetune_epochs"] and (params["unit"] == "channels" or params["schedule"] == "gradual"):
         raise CommandError("--epochs 0 belongs to rounds of --unit weights, which can be scored without training")
+
+
+def _check_pattern(params: Mapping[str, object], pattern: Pattern) -> None:
+    """Refuse options that do not go with a pattern.
+
+    Raises:
+        CommandError: Another share, several rounds, or a gradual training.
+
+    """
+    share = pattern.kept / pattern.block
+    if params["rounds"] != 1 or not math.isclose(float(str(params["kept"])), share, abs_tol=1e-4):
+        raise CommandError(f"--scope {pattern} keeps {share:g} at once: --kept so much, --rounds 1")
+    if params["schedule"] == "gradual":
+        raise CommandError(f"--scope {pattern} goes at once, without --schedule gradual")
 
 
 def _criterion(params: Mapping[str, object]) -> str:
@@ -97,20 +108,23 @@ def scope_of(params: Mapping[str, object]) -> Scope:
 def pattern_of(params: Mapping[str, object]) -> Pattern | None:
     """Return the pattern that is asked for as a scope, if one is."""
     text = str(params["scope"])
-    return Pattern.parse(text) if ":" in text and text != "N:M" else None
+    return Pattern.parse(text) if ":" in text else None
 
 
 def _weights(task: Task, params: Mapping[str, object]) -> Pruned:
     """Prune single weights, in rounds or gradually; train for the final epochs."""
-    score = ByCriterion(_criterion(params), task.data)
-    make = _in_rounds if task.training.epochs else _untrained
-    if params["schedule"] == "gradual":
-        make = _gradually
-    elif pattern_of(params) is not None:
-        make = _by_pattern
-    network, masks = make(task, params, score)
+    network, masks = _maker(params)(task, params, ByCriterion(_criterion(params), task.data))
     module = task.trained(network.module, task.final_epochs, masks)
     return Pruned(module, {name: int(mask.sum()) for name, mask in masks.items()}, details=_details(params))
+
+
+def _maker(params: Mapping[str, object]) -> Callable[[Task, Mapping[str, object], ByCriterion], tuple[Network, Masks]]:
+    """Return what prunes single weights as it is asked for."""
+    if params["schedule"] == "gradual":
+        return _gradually
+    if pattern_of(params) is not None:
+        return _by_pattern
+    return _in_rounds if params["finetune_epochs"] else _untrained
 
 
 def _gradually(task: Task, params: Mapping[str, object], score: ByCriterion) -> tuple[Network, Masks]:
@@ -163,23 +177,36 @@ def _channels(task: Task, params: Mapping[str, object]) -> Pruned:
     most = total - kept_count(total, task.kept)
     if most < 1:
         raise CommandError(f"--kept {task.kept}: of {total} channels that can be pruned none would go; keep fewer")
-    settings = RemovalSettings(
-        training=task.training,
-        channels=math.ceil(most / int(str(params["rounds"]))),
-        minibatches=task.training.epochs * task.training.steps_per_epoch(len(fit)),
-        tolerance=math.inf if params["tolerance"] is None else float(str(params["tolerance"])),
-        most=most,
-        include_residual=include_residual,
-    )
 
     def score(network: Network, groups: ChannelGroups) -> Scores:
         chosen = groups.prunable(include_residual=include_residual)
-        return comparable_units(network, groups, criterion, task.data, chosen=chosen)
+        whole = sum(len(group) for group in chosen) == total  # later, nothing may pass through a group: it goes first
+        return comparable_units(network, groups, criterion, task.data, chosen=chosen, checked=whole)
 
     found = remove_while_training(
-        task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), settings, score=score,
-        teacher=task.teacher, progress=task.tell, precision=task.precision,
+        task.network, (fit.inputs, fit.labels), (judge.inputs, judge.labels), _removals(task, params, most),
+        score=score, teacher=task.teacher, progress=task.tell, precision=task.precision,
     )  # fmt: skip
     kept = {name: len(indices) for name, indices in found.plan.kept.items()}
     module = task.trained(found.network.module, task.final_epochs)
-    return Pruned(module, kept, replace(found.plan, model_sha256=task.sha256), details=_details(params))
+    said = f"stopped by --tolerance: {total - sum(kept.values())} of {most} channels went, more would cost too much"
+    course = {"history": [asdict(each) for each in found.history], "stopped_by_tolerance": found.stopped}
+    return Pruned(
+        module,
+        kept,
+        replace(found.plan, model_sha256=task.sha256),
+        details={**_details(params), **course},
+        notes=(said,) * found.stopped,
+    )
+
+
+def _removals(task: Task, params: Mapping[str, object], most: int) -> RemovalSettings:
+    """Return how `most` channels are removed."""
+    return RemovalSettings(
+        training=task.training,
+        minibatches=task.training.epochs * task.training.steps_per_epoch(len(task.splits.fit)),
+        tolerance=math.inf if params["tolerance"] is None else float(str(params["tolerance"])),
+        most=most,
+        removals=int(str(params["rounds"])),
+        include_residual=bool(params["include_residual"]),
+    )

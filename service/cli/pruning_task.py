@@ -11,7 +11,7 @@ from torch import fx
 
 from autoprune.criteria.data import CriterionData, criterion_data
 from autoprune.datasets.splits import Split, Splits
-from autoprune.errors import Cancelled
+from autoprune.errors import Cancelled, DatasetError
 from autoprune.evaluation.precision import choose_precision
 from autoprune.formats.weights import save_weights
 from autoprune.network.batchnorm import measure_batchnorm
@@ -61,7 +61,8 @@ class Task:
 
     Attributes:
         network: As it was given, restored batch norms measured; or, from scratch, with other weights.
-        original: The network as it was given.
+        given: As it was given, restored batch norms measured.
+        sha256: Fingerprint of the network as it was given.
         splits: Images.
         training: Of each round.
         data: Images for criteria.
@@ -74,7 +75,8 @@ class Task:
     """
 
     network: Network
-    original: Network
+    given: Network
+    sha256: str
     splits: Splits
     training: FinetuneSettings
     data: CriterionData
@@ -85,15 +87,10 @@ class Task:
     tell: Callable[[int, int, str], None]
 
     @property
-    def sha256(self) -> str:
-        """Fingerprint of the network as it was given."""
-        return self.original.fingerprint()
-
-    @property
     def teacher(self) -> Network | None:
         """The network as it was given, where training learns from it."""
         settings = self.training
-        return self.network if settings.distillation > 0 or settings.hints > 0 or self.unlabelled else None
+        return self.given if settings.distillation > 0 or settings.hints > 0 or self.unlabelled else None
 
     @property
     def unlabelled(self) -> bool:
@@ -122,9 +119,10 @@ class Pruned:
         module: The network.
         kept: What of it stays, by layer or group.
         plan: Of the channels that stay; None where weights went.
-        whole: The network that it is compared with; None for the one given.
+        whole: The network that it is compared with; None for the one given, also where the weights are others.
         others: More to compare with, by name.
         details: What else the command found, JSON-ready.
+        notes: What a user should know of the result.
 
     """
 
@@ -134,15 +132,17 @@ class Pruned:
     whole: fx.GraphModule | None = None
     others: Mapping[str, fx.GraphModule] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pruned]) -> None:
+def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pruned], *, resumes: bool = False) -> None:
     """Load what a command names, have it pruned, export and score what is left, and show it.
 
     Args:
         params: Of the command.
         unit: What is counted, ``"weights"`` or ``"channels"``.
         work: The command's own part.
+        resumes: Whether it keeps what is done, and goes on behind it.
 
     Raises:
         AutopruneError: Bad input, training that diverges, a layer that would collapse, or an interruption.
@@ -160,7 +160,7 @@ def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pru
 
             def tell(done: int, total: int, text: str) -> None:
                 if should_stop():
-                    raise Cancelled("stopped; rounds of weights that are done are kept")
+                    raise Cancelled(f"stopped; {'rounds that are done are kept' if resumes else 'nothing is kept'}")
                 bars(Progress(stage="finetune", done=done, total=total, message=text, policy=None))
 
             task = _task(params, spec, network, bars, tell)
@@ -172,7 +172,7 @@ def run_task(params: Mapping[str, object], unit: str, work: Callable[[Task], Pru
         typer.echo(text)
         return
     show_scores(stdout(), scores["search"], scores["report"])
-    stdout().print(f"{sum(pruned.kept.values()):,} {unit} kept")
+    stdout().print("\n".join((f"{sum(pruned.kept.values()):,} {unit} kept", *pruned.notes)))
     show_exported(stdout(), exported)
 
 
@@ -185,10 +185,13 @@ def _task(
 ) -> Task:
     """Load the images, and say what is asked for."""
     _, _, splits = load_splits(spec, network, bars)
-    measured = None if params["from_scratch"] else measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+    fresh, given = bool(params["from_scratch"]), measure_batchnorm(network, splits.fit.inputs[:BATCHNORM_IMAGES])
+    if fresh and splits.fit.labels is None:
+        raise DatasetError("--from-scratch trains other weights, for which it needs labels, found none; leave it out")
     return Task(
-        network=measured or reinitialised(network, spec.seed),
-        original=network,
+        network=reinitialised(network, spec.seed) if fresh else given,
+        given=given,
+        sha256=network.fingerprint(),
         splits=splits,
         training=FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump()),
         data=criterion_data(splits.fit, seed=spec.seed),
@@ -204,7 +207,7 @@ def _written(task: Task, pruned: Pruned, *, opset: int) -> tuple[dict[str, dict[
     """Write what is left to the folder; return its scores on both splits, and what was exported."""
     folder, images = task.folder, task.splits.search.inputs[:PARITY_IMAGES]
     forget_results(folder, FILES["plan"], PRUNED, FINETUNED)
-    exported = export_checked(pruned.module, task.original, folder / FILES["onnx"], images, opset=opset)
+    exported = export_checked(pruned.module, task.given, folder / FILES["onnx"], images, opset=opset)
     save_weights(pruned.module, folder / FILES["weights"])
     if pruned.plan is not None:
         pruned.plan.save(folder / FILES["plan"])
@@ -213,7 +216,7 @@ def _written(task: Task, pruned: Pruned, *, opset: int) -> tuple[dict[str, dict[
 
 def _scores(task: Task, pruned: Pruned, split: Split) -> dict[str, ScoresView]:
     """Score the unpruned and the pruned network on a split, and what else there is to compare with."""
-    whole = pruned.whole or task.network.module
+    whole = pruned.whole or task.given.module
     score = Scorer(split, whole)
     return {
         name: view(score(each)) for name, each in {"unpruned": whole, "pruned": pruned.module, **pruned.others}.items()

@@ -103,6 +103,8 @@ def test_what_makes_no_sense_is_refused() -> None:
             replace(SETTINGS, **wrong)
     with pytest.raises(SearchError, match="at least 1 channel"):
         replace(SETTINGS, most=0)
+    with pytest.raises(SearchError, match="at least 1 removal"):
+        replace(SETTINGS, removals=0)
     b = NetworkBuilder("image", (1, 2, 2))
     linear = b.finish(b.add(nn.Linear(4, 2), b.add(Reshape((-1, 4)), b.input, name="flat"), name="only"))
     with pytest.raises(SearchError, match="no channels that can be removed"):

@@ -60,8 +60,8 @@ def test_factors_of_trained_masks_are_zero_and_their_channels_can_be_cut_as_they
     assert accuracy(cut) == accuracy(found.network.module) > 0.93
     x = digits_splits().search.inputs[:50]
     torch.testing.assert_close(cut(x), found.network.module(x), rtol=1e-4, atol=1e-4)
-    kept = sum(len(indices) for indices in found.plan(0.5).kept.values())
-    assert kept == 60
+    for share, kept in ((0.5, 60), (1 - 0.9, 108)):
+        assert sum(len(indices) for indices in found.plan(share).kept.values()) == kept
     with pytest.raises(SearchError, match="from 0 to below 1, found 1"):
         found.plan(1.0)
 
