@@ -20,9 +20,9 @@ LOST: tuple[type[Exception], ...] = (distributed.KilledWorker, CommClosedError)
 
 
 def scatter(
-    client: distributed.Client, workers: Collection[str], evaluator: PlanEvaluator, should_stop: ShouldStop
+    client: distributed.Client, workers: Collection[str] | None, evaluator: PlanEvaluator, should_stop: ShouldStop
 ) -> "distributed.Future[PlanEvaluator]":
-    """Send an evaluator to the workers at these addresses, and to no others.
+    """Send an evaluator to the workers at these addresses, and to no others; to all where they are None.
 
     Raises:
         LostError: One of them is gone.
@@ -33,7 +33,8 @@ def scatter(
     lost = LostError("no worker process is left that could evaluate; run the search again to go on")
     if client.status != "running":
         raise lost
-    sending = client.scatter(evaluator, workers=sorted(workers), broadcast=True, hash=False, asynchronous=True)
+    chosen = None if workers is None else sorted(workers)
+    sending = client.scatter(evaluator, workers=chosen, broadcast=True, hash=False, asynchronous=True)
     sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop)
     try:
         wait_for(sent, should_stop)

@@ -76,7 +76,7 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[ExecutorPool]:
     ):
         yield ExecutorPool(
             ClientExecutor(client),
-            share=partial(scatter, client),
+            share=partial(scatter, client, None),
             threads=threads,
             lost=LOST,
         )
