@@ -154,7 +154,7 @@ def test_user_errors_are_one_line_and_exit_code_2(arguments: tuple[str, ...], ex
 
 def test_submit_has_the_options_of_search() -> None:
     theirs, own = signature(search).parameters, signature(submit).parameters
-    assert set(theirs) - set(own) == {"output", "as_json"}
+    assert set(theirs) - set(own) == {"output", "as_json", "cluster"}
     assert set(own) - set(theirs) == {"wait", "url"}
     changed = {name for name in own if name in theirs and own[name] != theirs[name]}
     assert changed == {"continue_from", "amc_agent"}
