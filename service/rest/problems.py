@@ -172,5 +172,7 @@ async def _on_defect(request: Request, error: Exception) -> Response:
     extra = {"request_id": request_id, "method": request.method, "path": request.url.path}
     _log.error("defect while answering a request", exc_info=error, extra=extra)
     detail = "a defect of the service, not of your request; its log has the details"
-    headers = {} if request_id is None else {"X-Request-ID": request_id}  # answered outside all middleware
+    headers = {"Connection": "close"}  # the server closes it; a client that used it again would find it reset
+    if request_id is not None:
+        headers["X-Request-ID"] = request_id  # answered outside all middleware
     return problem_response(500, detail, kind="defect", instance=request.url.path, headers=headers)

@@ -106,7 +106,7 @@ class DaskCluster:
             command += ["--preload-nanny", "tests.search.dask_preload"] if self._forked else []
         environment = {**os.environ, **(FORKED if self._forked else {}), "PYTHONPATH": f"{first}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
+            return subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log, process_group=0)
 
 
 @contextmanager
