@@ -42,8 +42,9 @@ def main() -> None:
     """Run all jobs and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/ and models/")
-    parser.add_argument("--model", default="resnet20_cifar10_jpeg.onnx")
+    parser.add_argument("--model", default="resnet20_cifar10_jpeg.onnx", help="a file, or the name of one in models/")
     parser.add_argument("--budget", default="macs=50%")
+    parser.add_argument("--device", help="device or latency table of a budget of latency")
     parser.add_argument("--evaluator", action="append", choices=EVALUATORS, default=[])
     parser.add_argument("--job", action="append", choices=JOBS, default=[])
     parser.add_argument("--seed", type=int, action="append", default=[])
@@ -79,12 +80,14 @@ def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> 
         folder.mkdir(parents=True)
         shutil.copy(known, folder)
     policies, amc = JOBS[job]
+    path = Path(arguments.model)
     spec = read_spec(
         {
-            "model": str(arguments.shared / "models" / arguments.model),
+            "model": str(path if path.exists() else arguments.shared / "models" / path),
             "dataset": str(arguments.shared / "data" / "cifar10_jpeg_train.zip"),
             "report_dataset": str(arguments.shared / "data" / "cifar10_jpeg_test.zip"),
             "budget": arguments.budget,
+            "device": arguments.device,
             "policies": list(policies),
             "amc": dict(amc),
             "criterion": EVALUATORS[evaluator],
@@ -106,7 +109,7 @@ def _page(arguments: argparse.Namespace, found: Mapping[tuple[str, str], Sequenc
     """Return all tables as Markdown."""
     some = next(iter(found.values()))[0]
     lines = [
-        f"# AMC beside other policies at {some.budget}: {arguments.model}",
+        f"# AMC beside other policies at {some.budget}: {Path(arguments.model).name}",
         "",
         f"At most {arguments.evaluations} evaluations each, {some.search.images:,} search and {arguments.fit_images:,} "
         f"fit images from the training set, inner groups, no refit; {some.report.images:,} test images, scored once at "

@@ -9,8 +9,6 @@ section prediction with --precision int8.
 
 * prediction: a table per network, then random aligned plans, predicted and timed whole, in turn.
 * speedup: MobileNetV1 within half of its latency, beside a network of as many MACs with widths of any kind.
-* policies: MobileNetV1 within half of its latency, searched by AMC beside other policies. Its weights are random, and
-  so are the images: scores say how near a candidate is to the unpruned network, and nothing about a trained one.
 * lookups: how long it takes to price plans.
 """
 
@@ -148,38 +146,6 @@ def speedup(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def policies(arguments: argparse.Namespace) -> list[str]:
-    """A job of several policies within half of the latency, on random weights and noise."""
-    network = build("mobilenet_v1")
-    _table(arguments, "mobilenet_v1", network, "fp32")
-    names, evaluations = ("uniform", "random", "exact", "amc"), 40
-    with tempfile.TemporaryDirectory() as folder:
-        table = arguments.tables / "mobilenet_v1.json"
-        result = _job(Path(folder), table, network, images=160, policies=names, evaluations=evaluations)
-    lines = [
-        f"# MobileNetV1 at 224 x 224 within half of its latency: policies, at most {evaluations} evaluations",
-        "",
-        "| policy | trials | MACs left | predicted latency left | measured: share of what is allowed | agreement "
-        "| divergence (KL) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for outcome in result.outcomes:
-        latency = outcome.certificate["latency"]
-        assert isinstance(latency, dict)
-        lines.append(
-            f"| {outcome.policy} | {len(outcome.trials)} | {outcome.cost['macs'] / result.cost['macs']:.1%} "
-            f"| {outcome.cost[LATENCY] / result.cost[LATENCY]:.1%} | {latency['share_of_limit']:.1%} "
-            f"| {(outcome.search_refit or outcome.search).agreement:.1%} "
-            f"| {(outcome.search_refit or outcome.search).kl:.2e} |"
-        )
-    return [
-        *lines,
-        "",
-        f"Random weights, {result.search.images} search images of noise: agreement and divergence are those of the "
-        "reconstructed networks with the unpruned one, and say nothing about a trained network.",
-    ]
-
-
 _UNIFORM_ALONE = {"policies": ["uniform"], "evaluations": 1, "criterion": "l2", "reconstruction": False, "refit": False}
 
 
@@ -273,7 +239,7 @@ def _timed(problem: PruningProblem, plans: Sequence[Counts], precision: str) -> 
         return measure_side_by_side(paths, input_shape=problem.network.input_shape, repeats=60, time_budget_s=120.0)
 
 
-SECTIONS = {"prediction": prediction, "speedup": speedup, "policies": policies, "lookups": lookups}
+SECTIONS = {"prediction": prediction, "speedup": speedup, "lookups": lookups}
 
 if __name__ == "__main__":
     main()
