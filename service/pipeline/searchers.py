@@ -220,13 +220,6 @@ def _amc(
     from autoprune.search.amc.searcher import Amc  # imports Stable-Baselines3
 
     options = spec.amc
-    settings = AmcSettings(
-        reward=options.reward,
-        warmup_episodes=options.warmup_episodes,
-        parallel_episodes=options.parallel_episodes,
-        fill=options.fill,
-        free_episodes=options.free_episodes,
-        stop_early=options.stop_early,
-    )
+    settings = AmcSettings(**options.model_dump(exclude={"experience", "agent", "tensorboard"}))
     agent = None if options.agent is None else Path(options.agent)
     return Amc(problem, spec.seed, evaluations, settings, agent=agent, experience=trials, log=log)
