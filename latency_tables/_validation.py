@@ -56,8 +56,6 @@ def check_calibration(
             raise LatencyTableError(f"calibration: {name}: expected a finite number, found {value!r}")
     if not scale > 0:
         raise LatencyTableError(f"calibration: scale: expected a number above 0, found {scale!r}")
-    if not offset_us >= 0:
-        raise LatencyTableError(f"calibration: offset_us: expected microseconds, at least 0, found {offset_us!r}")
     if not 0 <= error <= worst:
         raise LatencyTableError(f"calibration: expected 0 <= error <= worst, found error {error}, worst {worst}")
     if not isinstance(points, tuple) or len(points) > MOST_POINTS:

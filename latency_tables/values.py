@@ -80,7 +80,7 @@ class Calibration:
 
     Attributes:
         scale: Of the sum.
-        offset_us: Added to the scaled sum: whole = scale * sum + offset.
+        offset_us: Added to the scaled sum: whole = scale * sum + offset; may be below 0.
         error: Mean absolute relative error of predictions of networks that were *not* used to fit it.
         worst: Largest of these errors.
         points: Predicted and measured microseconds of those networks.

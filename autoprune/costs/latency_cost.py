@@ -91,7 +91,7 @@ class LatencyCost:
                     change = self._unit(unit, _moved(middle, [group], widths)) - at_middle
                     own[group] += change - change.min()
                     constant += int(change.min())
-        return PairwiseCost(max(0, constant), tuple(own), pairs, exact=exact)
+        return PairwiseCost(constant, tuple(own), pairs, exact=exact)
 
     def to_arrays(self) -> tuple[dict[str, Counts], dict[str, Any]]:
         """Return all of it as arrays of whole numbers, by name, and as JSON-ready data: the same costs in a file."""
@@ -116,7 +116,7 @@ class LatencyCost:
 
     @property
     def _offset_ns(self) -> int:
-        """What every network takes besides its units."""
+        """What every network takes besides its units, or less than they take one by one."""
         return round(self.calibration.offset_us * _NS_PER_US)
 
     def _unit(self, unit: int, kept: Counts) -> Counts:
@@ -144,7 +144,8 @@ def latency_cost(
 
     Raises:
         LatencyTableError: The table lacks a unit or a width, was never compared with this network measured whole, or
-            its error there is above 10%; or it is not of one image at a time.
+            its error there is above 10%; it is not of one image at a time; or it leaves nothing of the smallest
+            network.
 
     """
     units = fused_units(network, all_groups)
@@ -167,7 +168,7 @@ def latency_cost(
         for total, part in ((row_starts, rows), (column_starts, columns), (starts, times)):
             total.append(total[-1] + len(part[-1]))
     positions = [np.array(each[: len(units)], dtype=np.int64) for each in (row_starts, column_starts, starts, lengths)]
-    return LatencyCost(
+    cost = LatencyCost(
         calibration,
         _described(table),
         table.sha256,
@@ -178,6 +179,13 @@ def latency_cost(
         np.concatenate(times),
         *positions,
     )
+    if cost.at(least) <= 0:
+        raise LatencyTableError(
+            f"the latency table of {table.conditions.device!r} cannot price networks as small as these limits allow: "
+            f"its correction, {calibration.offset_us:.0f} us, leaves nothing of the smallest; remove less of every "
+            "layer (--max-ratio), or measure again with more networks (--networks)"
+        )
+    return cost
 
 
 def _described(table: LatencyTable) -> str:

@@ -15,10 +15,10 @@ Counts = NDArray[np.int64]
 class PairwiseCost:
     """A cost of one width per group: a constant, what each width costs, and what each pair of widths costs.
 
-    No order is assumed: a wider group may cost less. All entries are whole and never negative.
+    No order is assumed: a wider group may cost less. All entries are whole, and those of the tables never negative.
 
     Attributes:
-        constant: What every choice of widths costs.
+        constant: What every choice of widths costs, or, below 0, costs less than its entries.
         own: Per group, the cost of each allowed width by itself, ``(n_widths,)``.
         pairs: Per pair of groups ``(g, h)`` with ``g < h`` that share a cost, ``(n_widths of g, n_widths of h)``.
         exact: Whether this is the cost itself; False where it is an approximation, too low or too high.
@@ -33,7 +33,6 @@ class PairwiseCost:
     def __post_init__(self) -> None:
         """Check the shapes of all tables, and that none holds a negative number."""
         sizes = [len(table) for table in self.own]
-        assert self.constant >= 0, "costs are never negative"
         for table in (*self.own, *self.pairs.values()):
             assert table.dtype == np.int64, f"costs are 64-bit integers, found {table.dtype}"
             assert table.size == 0 or table.min() >= 0, "costs are never negative"

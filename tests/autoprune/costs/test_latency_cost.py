@@ -32,8 +32,8 @@ def _time_us(unit: Unit) -> float:
     return 2.0 + (unit.c_in * 31 + unit.c_out * 17 + unit.input_hw[0]) % 13 + unit.c_in * unit.c_out / 64
 
 
-def _table(network: Network) -> LatencyTable:
-    return made_up_table(network, _time_us, Calibration(SCALE, OFFSET_US, 0.03, 0.06))
+def _table(network: Network, offset_us: float = OFFSET_US) -> LatencyTable:
+    return made_up_table(network, _time_us, Calibration(SCALE, offset_us, 0.03, 0.06))
 
 
 def _concatenated() -> Network:
@@ -46,10 +46,10 @@ def _concatenated() -> Network:
     return b.finish(b.add(nn.Linear(24, 4), flat, name="classifier"))
 
 
-def _problem(name: str, *, include_residual: bool = True) -> PruningProblem:
+def _problem(name: str, *, include_residual: bool = True, offset_us: float = OFFSET_US) -> PruningProblem:
     network = _concatenated() if name == "concatenated" else build(name)
     budget = Budget.parse("macs=99.9%")
-    return pruning_problem(network, budget, latencies=_table(network), include_residual=include_residual)
+    return pruning_problem(network, budget, latencies=_table(network, offset_us), include_residual=include_residual)
 
 
 def _plans(problem: PruningProblem, n: int) -> np.ndarray:
@@ -67,9 +67,10 @@ def test_every_plan_costs_the_sum_of_its_units(name: str) -> None:
         assert problem.cost(kept)[LATENCY] == pytest.approx(1000 * expected_us, abs=len(units))
 
 
+@pytest.mark.parametrize("offset_us", [OFFSET_US, -OFFSET_US])
 @pytest.mark.parametrize(("name", "exact"), [("resnet20_cifar", True), ("mobilenet_v2", True), ("concatenated", False)])
-def test_tables_of_widths_say_the_same_unless_marked(name: str, exact: bool) -> None:
-    problem = _problem(name, include_residual=False)
+def test_tables_of_widths_say_the_same_unless_marked(name: str, exact: bool, offset_us: float) -> None:
+    problem = _problem(name, include_residual=False, offset_us=offset_us)
     pairwise = problem.costs.pairwise(problem.widths, only=[LATENCY])[LATENCY]
     assert pairwise.exact is exact
     for kept in _plans(problem, 20):
@@ -83,6 +84,11 @@ def test_many_plans_at_once_cost_the_same_as_one_by_one() -> None:
     assert problem.costs.latency is not None
     plans = _plans(problem, 50)
     assert problem.costs.latency.at(plans).tolist() == [problem.cost(kept)[LATENCY] for kept in plans]
+
+
+def test_a_correction_that_leaves_nothing_of_the_smallest_network_is_refused() -> None:
+    with pytest.raises(LatencyTableError, match=r"cannot price networks as small as .* -100000 us, leaves nothing"):
+        _problem("resnet20_cifar", offset_us=-1e5)
 
 
 @pytest.mark.timing
