@@ -18,7 +18,7 @@ from autoprune.service.comparisons.run import TABLE, run_comparison
 from autoprune.service.comparisons.words import interval_text, proposals_text
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import best_outcome, duration, metric, model_name, percent
-from autoprune.service.specs.job_spec import read_as
+from autoprune.service.specs.reading import read_as
 
 
 def run_compare_command(params: Mapping[str, object]) -> None:

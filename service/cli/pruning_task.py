@@ -33,7 +33,8 @@ from autoprune.service.pipeline.outcome import FILES, view
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import ScoresView
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from autoprune.training.masks import MaskKeeper, Masks
 
 #: How a network is trained that is not trained yet: no teacher, and batch norms learn.

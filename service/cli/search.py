@@ -22,7 +22,8 @@ from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import FILE as RESULT
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from autoprune.service.studies.study_result import FILE as STUDY
 
 #: The settings of the job in a folder, beside its results.

@@ -13,7 +13,7 @@ from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.search import run_in_folder
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import duration
-from autoprune.service.specs.job_spec import read_as
+from autoprune.service.specs.reading import read_as
 from autoprune.service.specs.study_spec import JOB_FIELDS, StudySpec
 from autoprune.service.studies.run import run_study
 from autoprune.service.studies.study_result import FILE, TABLE, CurveView, StudyResult

@@ -29,7 +29,7 @@ from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
 from autoprune.service.results.job_result import REPORT, JobResult
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 TABLE = "comparison.csv"
 

@@ -24,7 +24,8 @@ from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords

@@ -17,7 +17,8 @@ from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import check_policies, check_searchers
 from autoprune.service.specs.front_options import FOLDER
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 #: Images compared between the exported file and the pruned network.
 PARITY_IMAGES = 64

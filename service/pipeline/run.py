@@ -38,7 +38,8 @@ from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, latency_check, search_policy
 from autoprune.service.reports.job_report import write_report
 from autoprune.service.results.job_result import FILE, REPORT, JobResult
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 
 def run_job(

@@ -18,7 +18,7 @@ from starlette.routing import Match
 
 from autoprune.errors import AutopruneError
 from autoprune.service.failure import kind_of
-from autoprune.service.specs.job_spec import SpecError, problems_of
+from autoprune.service.specs.reading import SpecError, problems_of
 from autoprune.service.storage.device_records import WorkStateError
 from autoprune.service.storage.file_store import StorageError, TooLargeError
 from autoprune.service.storage.quota import QuotaError

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.criteria.catalog import Criterion, Granularity, Need
-from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, Progress
+from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID
+from autoprune.service.specs.progress import Progress
 from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, JobState, ModelRow
 
 EXAMPLE_JOB_ID = "job_5f1c0e1b8a7d4c7e9b1f2a3d"

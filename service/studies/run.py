@@ -22,7 +22,7 @@ from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service.pipeline.job_files import NOTEBOOK
 from autoprune.service.pipeline.outcome import write_text
 from autoprune.service.results.job_result import REPORT
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.studies.inputs import StudyInputs, load_study_inputs
 from autoprune.service.studies.report import write_report

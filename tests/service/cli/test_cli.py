@@ -29,8 +29,9 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.locks import held
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.specs.amc_options import AmcOptions
+from autoprune.service.specs.finetune_options import FinetuneOptions
 from autoprune.service.specs.front_options import FrontOptions
-from autoprune.service.specs.job_spec import FinetuneOptions, JobSpec
+from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
 from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import weights_of

@@ -24,7 +24,8 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
-from autoprune.service.specs.job_spec import Progress, SpecError, read_as
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError, read_as
 
 EVALUATIONS = 10
 SEEDS = 2

@@ -23,7 +23,9 @@ from autoprune.service.pipeline.run import run_job
 from autoprune.service.reports.job_report import figures, render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
-from autoprune.service.specs.job_spec import JobSpec, Progress, SpecError, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError, read_as
 
 POINTS = 5
 

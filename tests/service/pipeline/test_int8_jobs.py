@@ -19,7 +19,8 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult
-from autoprune.service.specs.job_spec import JobSpec, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import read_as
 from tests.made_up_tables import made_up_table
 
 

@@ -25,7 +25,8 @@ from autoprune.service.pipeline.latency_check import Timer
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.what_if import what_if
 from autoprune.service.results.job_result import JobResult
-from autoprune.service.specs.job_spec import JobSpec, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import read_as
 from tests.made_up_tables import made_up_table, staircase_us
 
 

@@ -25,7 +25,8 @@ from autoprune.service.pipeline.inputs import load_inputs, ranks_alike
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import verdicts
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from tests.search.dask_cluster import dask_cluster
 
 

@@ -26,7 +26,9 @@ from autoprune.service.reports.job_report import render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
 from autoprune.service.specs import pruningnet_options
-from autoprune.service.specs.job_spec import JobSpec, Progress, SpecError, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError
 
 EVALUATIONS = 8
 

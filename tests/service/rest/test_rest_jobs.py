@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autoprune.service.settings import Settings
-from autoprune.service.specs.job_spec import JobSpec, SpecError, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import SpecError
 from tests.service.live_service import Live, images_npz, images_zip, in_thread, npz, tiny_onnx
 
 BLANK = np.zeros((30, 8, 8), dtype=np.uint8)
