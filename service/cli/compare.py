@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.service.cli.console import print_files, stdout
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.search import chosen_cluster, chosen_folder, default_folder, run_in_folder
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.comparisons.comparison_result import FILE, ComparisonResult
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import TABLE, run_comparison

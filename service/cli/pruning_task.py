@@ -25,8 +25,8 @@ from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported
 from autoprune.service.cli.finetune import show_scores
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.output_folder import FINETUNED, PRUNED, alone_in, forget_results
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_splits
 from autoprune.service.pipeline.job import PARITY_IMAGES
 from autoprune.service.pipeline.outcome import FILES, view

@@ -15,8 +15,9 @@ from rich.markup import escape
 from autoprune.errors import Cancelled
 from autoprune.search.cluster import Cluster
 from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_interrupt
-from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.output_folder import alone_in
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.service.cli.console import print_files, stdout
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.search import run_in_folder
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import duration
 from autoprune.service.specs.reading import read_as

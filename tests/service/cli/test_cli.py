@@ -21,9 +21,9 @@ from autoprune.groups.channel_group import find_groups
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.weight_masks import nonzero_weights
-from autoprune.service.cli import options
 from autoprune.service.cli.app import app, compare, search
 from autoprune.service.cli.demo_network import demo_network, train_demo_network
+from autoprune.service.cli.spec_values import FINETUNE_FIELDS, spec_values
 from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.locks import held
@@ -294,7 +294,7 @@ def test_defaults_are_those_of_a_job() -> None:
             assert default == tuning[name], name
         elif name in defaults:
             assert default == (list(defaults[name]) if name == "policies" else defaults[name]), name
-    assert set(options.FINETUNE_FIELDS) == set(tuning)
+    assert set(FINETUNE_FIELDS) == set(tuning)
     assert set(defaults) - {"amc", "front", "pruningnet", "finetune", "model", "dataset", "budget"} <= set(named)
     for prefix, settings in (("amc_", AmcOptions), ("pruningnet_", PruningNetOptions)):
         own = {name.removeprefix(prefix): default for name, default in named.items() if name.startswith(prefix)}
@@ -317,8 +317,8 @@ def test_compare_has_the_options_of_search_and_the_defaults_of_a_comparison() ->
 
 
 def test_weights_of_an_architecture_may_be_named_either_way() -> None:
-    one = options.spec_values({"model": "resnet20_cifar", "weights": Path("w.safetensors"), "input_shape": "3,32,32"})
-    other = options.spec_values({"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": "3x32x32"})
+    one = spec_values({"model": "resnet20_cifar", "weights": Path("w.safetensors"), "input_shape": "3,32,32"})
+    other = spec_values({"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": "3x32x32"})
     assert one == other == {"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": (3, 32, 32)}
 
 
