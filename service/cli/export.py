@@ -14,9 +14,9 @@ from torch import Tensor, fx
 
 from autoprune.artifact import load_pruned
 from autoprune.certificate import export_checked as export_file
-from autoprune.certificate import file_sha256
 from autoprune.costs.cost_model import cost_model
 from autoprune.costs.quantities import QUANTITIES
+from autoprune.files import file_sha256
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan

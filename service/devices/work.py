@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import __version__
-from autoprune.certificate import file_sha256
 from autoprune.errors import Cancelled, LatencyTableError
+from autoprune.files import file_sha256
 from autoprune.latency_tables.agent import RESULT_FORMAT, RESULT_VERSION
 from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.measure import Latency

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import logging
 import mimetypes
 import os
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.files import file_sha256
 from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
@@ -262,10 +262,9 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _artifact(job_id: str, path: Path, name: str) -> ArtifactRow:
     """Describe one artifact."""
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return ArtifactRow(job_id=job_id, name=name, sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
+    size = path.stat().st_size
+    return ArtifactRow(job_id=job_id, name=name, sha256=file_sha256(path), size_bytes=size, media_type=media_type)
 
 
 def _line() -> str:

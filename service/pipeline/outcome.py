@@ -2,16 +2,16 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import fx
 
-from autoprune.certificate import Certificate, file_sha256, versions
+from autoprune.certificate import Certificate, versions
 from autoprune.costs.budget import Budget
 from autoprune.evaluation.metrics import Scores
+from autoprune.files import file_sha256, write_whole
 from autoprune.latency_tables.measure import Latency
 from autoprune.pruning.plan import Plan
 from autoprune.search.driver import SearchResult
@@ -295,13 +295,6 @@ def view(scores: Scores) -> ScoresView:
     return ScoresView(**scores.to_dict())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _latency_budget(spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
     """Say which table latency was predicted from, and how the measured latency stands to its budget."""
     table, limit = inputs.latencies, latency_limit(Budget.parse(spec.budget))
@@ -322,7 +315,7 @@ def _artifacts(finalist: Finalist, folder: str) -> dict[str, str]:
 def _certified(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
     """Write a finalist's certificate, and return it."""
     certificate = _certificate(finalist, spec, inputs, timed)
-    write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
+    write_whole(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1).encode())
     return certificate
 
 

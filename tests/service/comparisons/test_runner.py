@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.certificate import file_sha256
 from autoprune.errors import Cancelled, SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.journal import Journal
 from autoprune.service.cli.demo_network import train_demo_network

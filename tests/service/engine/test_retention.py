@@ -14,7 +14,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from autoprune.certificate import file_sha256
+from autoprune.files import file_sha256
 from autoprune.service.devices.work import queue_files
 from autoprune.service.engine.retention import Retention
 from autoprune.service.engine.service import Service, opened

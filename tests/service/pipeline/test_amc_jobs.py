@@ -16,9 +16,9 @@ from plotly.graph_objects import Figure
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from autoprune.certificate import file_sha256
 from autoprune.envs.rewards import REWARDS
 from autoprune.errors import SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.driver import run_search
 from autoprune.search.journal import Journal

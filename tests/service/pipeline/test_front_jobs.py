@@ -10,8 +10,9 @@ import pytest
 from plotly.graph_objects import Figure
 from typer.testing import CliRunner
 
-from autoprune.certificate import count_onnx, file_sha256
+from autoprune.certificate import count_onnx
 from autoprune.errors import Cancelled, SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.searcher import Trial
 from autoprune.service.cli.app import app

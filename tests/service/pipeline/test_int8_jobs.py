@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from autoprune.certificate import file_sha256
 from autoprune.errors import LatencyTableError
+from autoprune.files import file_sha256
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.latency_tables.measure import Latency

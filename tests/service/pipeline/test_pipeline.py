@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from autoprune.artifact import load_pruned
-from autoprune.certificate import check_parity, count_onnx, file_sha256
+from autoprune.certificate import check_parity, count_onnx
 from autoprune.errors import Cancelled, SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
