@@ -19,11 +19,12 @@ from autoprune.service.comparisons.report import write_report
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.comparisons.table import csv_text
 from autoprune.service.pipeline.delivery import exported, finalist_warnings, measured_outcomes, recovered
+from autoprune.service.pipeline.finalist import Recovered
 from autoprune.service.pipeline.job import Job, start_job
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.live_log import begin_log, remove_log
-from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result
+from autoprune.service.pipeline.outcome import final_scores, int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found

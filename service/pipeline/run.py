@@ -28,10 +28,7 @@ from autoprune.service.pipeline.latency_check import (
     holding,
 )
 from autoprune.service.pipeline.live_log import begin_log, remove_log
-from autoprune.service.pipeline.outcome import (
-    int8_view,
-    job_result,
-)
+from autoprune.service.pipeline.outcome import int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found

@@ -18,8 +18,8 @@ from autoprune.search.searcher import Trial
 from autoprune.service.cli.app import app
 from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.pipeline.fronts import spread
-from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.reports.job_report import figures, render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
