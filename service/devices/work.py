@@ -22,9 +22,10 @@ from autoprune.service.devices.kit import KitOptions, device_work, networks_only
 from autoprune.service.devices.tables import TableStore, check_is_of
 from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords, WorkStateError
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError
-from autoprune.service.storage.tables import DeviceWorkRow, Json, WorkState, now
+from autoprune.service.storage.states import WorkState
+from autoprune.service.storage.tables import DeviceWorkRow, Json, now
 
 ONNX = ".onnx"
 MOST_RESULT_BYTES = 64 * 2**20

@@ -31,7 +31,8 @@ from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobKind, JobState, Json
+from autoprune.service.storage.states import JobKind, JobState
+from autoprune.service.storage.tables import ArtifactRow, Json
 
 #: Least time between two progress records of the same stage.
 PROGRESS_S = 0.25

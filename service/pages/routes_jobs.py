@@ -13,7 +13,7 @@ from autoprune.service.pages.summary import summary
 from autoprune.service.rest.dependencies import TheService
 from autoprune.service.rest.job_answers import ADDRESSES, artifacts_of, budget_answers, cancelled
 from autoprune.service.results.wording import AGREEMENT, TOP1
-from autoprune.service.storage.tables import JobKind, JobState
+from autoprune.service.storage.states import JobKind, JobState
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -21,15 +21,15 @@ from autoprune.service.engine.service import Service, opened
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import MOST_DAYS, Settings, SettingsError
 from autoprune.service.storage.device_records import DeviceRecords
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError
+from autoprune.service.storage.states import JobState
 from autoprune.service.storage.tables import (
     ArtifactRow,
     DatasetRow,
     DeviceWorkRow,
     JobEventRow,
     JobRow,
-    JobState,
     ModelRow,
     SubmissionKeyRow,
     now,

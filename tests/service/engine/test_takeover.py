@@ -15,7 +15,7 @@ from autoprune.service.settings import Settings
 from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.losses import MOST_CRASHES
-from autoprune.service.storage.tables import JobKind, JobState
+from autoprune.service.storage.states import JobKind, JobState
 from autoprune.service.studies.run import run_study
 from tests.service.live_service import tiny_onnx
 

@@ -13,7 +13,8 @@ from autoprune.service.results.job_result import FILE
 from autoprune.service.results.live_search import LIVE
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import ArtifactRow
 from tests.service.comparison_samples import sample_comparison
 from tests.service.html_page import HOSTILE, Page
 from tests.service.live_samples import head_line, trial_line

@@ -18,7 +18,8 @@ from autoprune.service.settings import Settings
 from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobChange, JobKind, JobRow, JobState
+from autoprune.service.storage.states import JobChange, JobKind, JobState
+from autoprune.service.storage.tables import JobRow
 from tests.service.live_service import Live, in_process, in_thread
 
 

@@ -8,7 +8,7 @@ import pytest
 from autoprune.service.settings import Settings
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobKind, JobState
+from autoprune.service.storage.states import JobKind, JobState
 from tests.service.live_service import Live, images_npz, in_thread, tiny_onnx
 
 SPEC = {"model": "m", "dataset": "digits", "budget": "macs=50%"}

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import update
 
 from autoprune.service.storage.device_records import MOST_ATTEMPTS, DeviceRecords, WorkStateError
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.errors import NotFoundError
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import DeviceWorkRow, now
 
 WORK = {"time_budget_s": 1}

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from autoprune.service.storage.event_records import EventRecords
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobChange, JobState
+from autoprune.service.storage.states import JobChange, JobState
+from autoprune.service.storage.tables import ArtifactRow
 
 
 @pytest.fixture

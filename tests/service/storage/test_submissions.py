@@ -9,8 +9,9 @@ from sqlalchemy import update
 
 from autoprune.service.storage.quota import NO_QUOTA, Quota, QuotaError
 from autoprune.service.storage.records import Records
+from autoprune.service.storage.states import JobKind, JobState
 from autoprune.service.storage.submissions import KEPT_FOR, IdempotencyError, Submissions
-from autoprune.service.storage.tables import JobKind, JobState, SubmissionKeyRow, now
+from autoprune.service.storage.tables import SubmissionKeyRow, now
 
 SEARCH = JobKind.SEARCH
 
