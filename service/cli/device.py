@@ -1,4 +1,4 @@
-"""The commands ``device ...``: latency tables of devices. Heavy imports happen inside, as in :mod:`cli`."""
+"""The commands ``device ...``: latency tables of devices. Heavy imports happen inside, as in :mod:`app`."""
 
 from pathlib import Path
 from typing import Annotated
