@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx
 import pytest
-from typer.testing import CliRunner
 
 from autoprune.certificate import count_onnx
 from autoprune.costs.budget import Budget
@@ -21,7 +20,7 @@ from autoprune.groups.channel_group import find_groups
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.weight_masks import nonzero_weights
-from autoprune.service.cli.app import app, compare, search
+from autoprune.service.cli.app import compare, search
 from autoprune.service.cli.demo_network import demo_network, train_demo_network
 from autoprune.service.cli.spec_values import FINETUNE_FIELDS, spec_values
 from autoprune.service.comparisons.comparison_result import ComparisonResult
@@ -35,6 +34,7 @@ from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
 from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import weights_of
+from tests.service.commands import run
 
 AMC = ("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "amc")
 
@@ -45,13 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network, trained, _ = train_demo_network(epochs=4)
     export_onnx(trained, path, input_shape=network.input_shape)
     return path
-
-
-def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
-    """Run a command in this process; return what it wrote on stdout and stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -323,7 +316,8 @@ def test_weights_of_an_architecture_may_be_named_either_way() -> None:
 
 
 def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, tmp_path: Path) -> None:
-    command = ["search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path / "run", "--json"]
+    command = ["search", model, "--data", "digits", "--fit-images", "400", "--budget", "macs=50%",
+               "--evaluations", "20", "-o", tmp_path / "run", "--json"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "autoprune.service.cli.app", *map(str, command), "--finetune-epochs", "2000"],
         stderr=subprocess.PIPE,

@@ -19,13 +19,6 @@ from tests.service.postgres import Postgres
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def records(database_url: str) -> Records:
-    records = Records(database_url, create=True)
-    yield records
-    records.close()
-
-
 def dataset(row_id: str, name: str = "a.npz") -> DatasetRow:
     return DatasetRow(id=row_id, name=name, sha256="00", suffix=".npz", size_bytes=1, facts={"images": 3})
 
