@@ -1,6 +1,5 @@
 """The certificate: what is claimed of an exported file, measured on that file."""
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -142,12 +141,6 @@ def export_checked(
     finally:
         draft.unlink(missing_ok=True)
     return cost, parity_error
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 
 def log_progress(progress: Progress) -> None:

@@ -25,7 +25,7 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.words import ends_text, interval_text
 from autoprune.service.results.wording import duration, metric, percent
-from autoprune.service.specs.job_spec import read_as
+from autoprune.service.specs.reading import read_as
 
 
 def main() -> None:

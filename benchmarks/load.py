@@ -25,7 +25,8 @@ from _bench import note, table
 
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 from tests.service.live_service import Live, tiny_onnx
 from tests.service.open_loop import Answers, asked, followed
 

@@ -31,6 +31,8 @@ from autoprune.latency_tables.width_grid import (
     coarse,
     interpolation_errors,
     merged_grids,
+    staircase_times,
+    staircase_units,
     sticking_out,
 )
 
@@ -170,7 +172,7 @@ class _Run:
         """Measure everything, coarse things first; tell whether nothing was left out."""
         first = {grid: (coarse(grid.c_in), coarse(grid.c_out)) for grid in self._grids}
         grids = [unit for grid, axes in first.items() for unit in grid.units(*axes)]
-        stairs = [unit for grid in self._grids for unit in _staircases(grid)]
+        stairs = [unit for grid in self._grids for unit in staircase_units(grid)]
         self.plan(bench, [*grids, *stairs])
         if not bench.measure(grids, whatever_time=True):
             return False
@@ -214,7 +216,8 @@ class _Run:
             typical_us = float(np.median([times[unit] for unit in grid.units(*self._knots[grid.shape])]))
             for axis in (1,) if grid.one_width else (0, 1):
                 other = 1 if grid.one_width else len(self._knots[grid.shape][1 - axis])
-                for width, error in bends(*_stairs(grid, axis, times), self._knots[grid.shape][axis], self._tolerance):
+                widths, stairs = staircase_times(grid, axis, times)
+                for width, error in bends(widths, stairs, self._knots[grid.shape][axis], self._tolerance):
                     gain = error * typical_us / (other * (typical_us + _OVERHEAD_US))
                     lines.append((gain, grid, axis, width))
         lines.sort(key=lambda line: -line[0])
@@ -299,27 +302,3 @@ class _Run:
         eta_s = min(left * self._spent_s / self._done, max(0.0, self._deadline - time.perf_counter()))
         if self._progress is not None:
             self._progress(self._done, max(self._planned, self._done), eta_s)
-
-
-def _staircases(grid: WidthGrid) -> list[Unit]:
-    """Return the units whose times show where each side's staircase bends."""
-    if grid.one_width:
-        return grid.units(grid.c_out, grid.c_out)
-    return [*grid.units(grid.c_in, _two(grid.c_out)), *grid.units(_two(grid.c_in), grid.c_out)]
-
-
-def _stairs(
-    grid: WidthGrid, axis: int, times: Mapping[Unit, float]
-) -> "tuple[Sequence[int], np.ndarray[tuple[int, ...], np.dtype[np.float64]]]":
-    """Return all widths of one side, and their times with some widths of the other, ``(lines, n)``."""
-    if grid.one_width:
-        return grid.c_out, np.array([[times[unit] for unit in grid.units(grid.c_out, grid.c_out)]])
-    if axis == 0:
-        return grid.c_in, np.array([[times[unit] for unit in grid.units(grid.c_in, [out])] for out in _two(grid.c_out)])
-    return grid.c_out, np.array([[times[unit] for unit in grid.units([into], grid.c_out)] for into in _two(grid.c_in)])
-
-
-def _two(widths: Sequence[int]) -> list[int]:
-    """Return the middle of a side's coarse widths, and the widest."""
-    few = coarse(widths)
-    return sorted({few[len(few) // 2], few[-1]})

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoprune.errors import LatencyTableError
 from autoprune.latency_tables import _table_file, _validation
 from autoprune.latency_tables.interpolation import Floats, Ints, between, filled, places
+from autoprune.latency_tables.table_diff import Change, TableDiff
 from autoprune.latency_tables.unit import Unit
 from autoprune.latency_tables.values import Calibration, Conditions, Timing
 
@@ -29,38 +30,6 @@ AGREEMENT = 0.05
 
 #: Units with as many channels leaving as entering: their times depend on one width.
 ONE_WIDTH = ("depthwise", "elementwise", "pool")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One unit that two tables time differently; `ratio` is the second's median over the first's."""
-
-    unit: Unit
-    before: Timing
-    after: Timing
-
-    @property
-    def ratio(self) -> float:
-        """Median of the second over that of the first."""
-        return self.after.median_us / self.before.median_us
-
-
-@dataclass(frozen=True, slots=True)
-class TableDiff:
-    """What differs between two tables.
-
-    Attributes:
-        conditions: Differing conditions in words; empty where they are alike.
-        changed: Units in both with other times, largest factor first.
-        added: Units of the second alone.
-        removed: Units of the first alone.
-
-    """
-
-    conditions: str
-    changed: tuple[Change, ...]
-    added: tuple[Unit, ...]
-    removed: tuple[Unit, ...]
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,30 @@ def coarse(widths: Sequence[int]) -> list[int]:
     return sorted({*middle, *(width for width in widths if width % ALIGNMENT)})
 
 
+def staircase_units(grid: WidthGrid) -> list[Unit]:
+    """Return the units whose times show where each side's staircase bends."""
+    if grid.one_width:
+        return grid.units(grid.c_out, grid.c_out)
+    return [*grid.units(grid.c_in, _two(grid.c_out)), *grid.units(_two(grid.c_in), grid.c_out)]
+
+
+def staircase_times(
+    grid: WidthGrid, axis: int, times: Mapping[Unit, float]
+) -> tuple[Sequence[int], NDArray[np.float64]]:
+    """Return all widths of one side, and their times with some widths of the other, ``(lines, n)``."""
+    if grid.one_width:
+        return grid.c_out, np.array([[times[unit] for unit in grid.units(grid.c_out, grid.c_out)]])
+    if axis == 0:
+        return grid.c_in, np.array([[times[unit] for unit in grid.units(grid.c_in, [out])] for out in _two(grid.c_out)])
+    return grid.c_out, np.array([[times[unit] for unit in grid.units([into], grid.c_out)] for into in _two(grid.c_in)])
+
+
+def _two(widths: Sequence[int]) -> list[int]:
+    """Return the middle of a side's coarse widths, and the widest."""
+    few = coarse(widths)
+    return sorted({few[len(few) // 2], few[-1]})
+
+
 def bends(
     widths: Sequence[int], times: NDArray[np.float64], knots: Sequence[int], tolerance: float
 ) -> list[tuple[int, float]]:

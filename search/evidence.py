@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from autoprune.costs.cost_model import CostModel
 from autoprune.errors import SearchError
+from autoprune.files import write_whole
 from autoprune.pruning.width_problem import WidthProblem
 from autoprune.search.searcher import Trial
 
@@ -103,9 +104,7 @@ class Evidence:
         }
         tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         data["sha256"] = _sha256(tensors, data)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(save(tensors, {"evidence": json.dumps(data, sort_keys=True)}))
-        temporary.replace(path)
+        write_whole(path, save(tensors, {"evidence": json.dumps(data, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:

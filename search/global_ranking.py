@@ -1,15 +1,13 @@
 """One ranking of the channels of all groups: what the criterion thinks least of goes first, wherever it is."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from autoprune.problem import Counts, PruningProblem
 from autoprune.pruning.policy import PruningPolicy
-from autoprune.search.searcher import InOrder, Proposal, Trial
+from autoprune.search.one_proposal import OneProposal
 
 
-class GlobalRanking:
+class GlobalRanking(OneProposal):
     """Proposes the network that keeps the best channels of all groups, as many as the budget allows: one evaluation.
 
     As in Network Slimming (Liu et al. 2017, 1708.06519): one threshold on the scores of all groups. A group keeps the
@@ -22,18 +20,7 @@ class GlobalRanking:
 
     def __init__(self, problem: PruningProblem) -> None:
         """Find the threshold; no evaluation."""
-        self._proposals = [Proposal(global_policy(problem))]
-        self._order = InOrder()
-
-    def ask(self, n: int) -> list[Proposal]:
-        """Return the one proposal, then none."""
-        self._order.may_ask(n)
-        return self._order.asked(self._proposals)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Take the trial; nothing is learned from it."""
-        self._order.told(trials)
-        self._proposals = []
+        super().__init__(global_policy(problem))
 
 
 def global_policy(problem: PruningProblem) -> PruningPolicy:

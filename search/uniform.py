@@ -1,16 +1,15 @@
 """The baseline everybody must beat: one ratio for all groups."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.width_problem import Counts, WidthProblem
-from autoprune.search.searcher import InOrder, Proposal, Trial
+from autoprune.search.one_proposal import OneProposal
 
 
-class Uniform:
+class Uniform(OneProposal):
     """Proposes the smallest single ratio that holds the budget, and nothing else: one evaluation.
 
     Rounding to allowed widths moves many groups at once and can leave much of the budget unused, which would make the
@@ -22,18 +21,7 @@ class Uniform:
 
     def __init__(self, problem: WidthProblem) -> None:
         """Find the ratio by bisection; no evaluation."""
-        self._proposals = [Proposal(uniform_policy(problem))]
-        self._order = InOrder()
-
-    def ask(self, n: int) -> list[Proposal]:
-        """Return the one proposal, then none."""
-        self._order.may_ask(n)
-        return self._order.asked(self._proposals)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Take the trial; nothing is learned from it."""
-        self._order.told(trials)
-        self._proposals = []
+        super().__init__(uniform_policy(problem))
 
 
 def uniform_policy(problem: WidthProblem) -> PruningPolicy:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from autoprune.service.results.stages import stage_name
-from autoprune.service.specs.job_spec import Progress as JobProgress
+from autoprune.service.specs.progress import Progress as JobProgress
 
 #: Bars that are shown of a comparison, which has one for every search.
 MOST_BARS = 12

@@ -1,6 +1,5 @@
 """Weights as safetensors: no code in the file, every tensor checked."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -9,15 +8,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
 from autoprune.errors import ModelError
+from autoprune.files import write_whole
 from autoprune.network.network import Network, own_copy
 
 
 def save_weights(module: fx.GraphModule, path: Path) -> None:
     """Write all parameters and buffers of `module`, completely or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(module).items()}
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(save(tensors))  # save_file would make the file readable by its owner alone
-    os.replace(temporary, path)
+    write_whole(path, save(tensors))
 
 
 def load_weights(network: Network, path: Path) -> Network:

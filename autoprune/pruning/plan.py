@@ -1,7 +1,6 @@
 """A plan: which channels of every group are kept; with weights, the whole artifact of a pruning job."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import PlanError
+from autoprune.files import write_whole
 from autoprune.groups.channel_group import ChannelGroups
 
 FORMAT = "autoprune-plan/1"
@@ -55,9 +55,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, completely or not at all."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Plan":

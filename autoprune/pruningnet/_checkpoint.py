@@ -1,7 +1,6 @@
 """Where a training stands, on disk: safetensors with a line of JSON, whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from autoprune.files import write_whole
 
 FORMAT = "autoprune-pruningnet/1"
 
@@ -50,10 +51,8 @@ def write(path: Path, key: str, position: Position, model: nn.Module, optimizer:
         "running": position.running,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary.write_bytes(save(own, {"training": json.dumps(header)}))
-    os.replace(temporary, path)
+    write_whole(path, save(own, {"training": json.dumps(header)}))
 
 
 def read(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position | None:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from autoprune.files import write_whole
 from autoprune.network.network import Network
 from autoprune.training.weight_scores import weights_of
 
@@ -56,10 +56,8 @@ class RoundFiles:
         parts = {"mask": {name: mask.to(torch.uint8) for name, mask in state.masks.items()}}
         parts |= {"trained": dict(state.trained), "start": dict(state.start)}
         tensors = {f"{part}.{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
-        path = self._path(number)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(save({n: t.contiguous() for n, t in tensors.items()}, {"round": json.dumps(header)}))
-        os.replace(temporary, path)
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"round": json.dumps(header)})
+        write_whole(self._path(number), content)
         number += 1
         while self._path(number).exists():
             self._path(number).unlink()

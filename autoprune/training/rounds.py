@@ -1,4 +1,4 @@
-"""How much is kept after each round of pruning: at once, in even steps, or by the same share of what is left."""
+"""How much is kept after each round of pruning: in even steps, or by the same share of what is left."""
 
 import itertools
 import math
@@ -8,16 +8,6 @@ from autoprune.errors import SearchError
 
 #: Share of the weights that is kept after each round, falling; the last one is the target.
 Shares = tuple[float, ...]
-
-
-def one_shot(final: float) -> Shares:
-    """Return the schedule that keeps the share `final` from the first round on.
-
-    Raises:
-        SearchError: `final` is no share.
-
-    """
-    return linear(final, 1)
 
 
 def linear(final: float, rounds: int) -> Shares:

@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import polyak_update
 
 from autoprune.envs.layer_features import N_FEATURES
 from autoprune.errors import NumericalError, SearchError
+from autoprune.files import write_whole
 from autoprune.search.amc.replay import EpisodeBuffer
 from autoprune.search.amc.settings import NO_TENSORBOARD, AmcSettings
 
@@ -162,11 +163,9 @@ class AmcAgent(DDPG):
     def save_weights(self, path: Path, facts: Mapping[str, str]) -> None:
         """Write actor, critic and their targets as safetensors, with `facts` about their training."""
         weights = {name: tensor.contiguous() for name, tensor in self.policy.state_dict().items()}
-        temporary = path.with_name(path.name + ".tmp")
         header = {"format": FORMAT, "hidden": list(self._settings.hidden), "episodes": self.episodes, **facts}
         metadata = {"agent": json.dumps(header, sort_keys=True)}  # one entry: several come in any order, bytes differ
-        temporary.write_bytes(save(weights, metadata))  # save_file would make the file readable by its owner alone
-        temporary.replace(path)
+        write_whole(path, save(weights, metadata))
 
     def load_weights(self, path: Path) -> Self:
         """Take over a saved agent's networks; its replay buffer and its optimizers' state start anew.

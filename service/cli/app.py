@@ -9,10 +9,16 @@ from typer.core import TyperGroup
 
 from autoprune.errors import AutopruneError, Cancelled
 from autoprune.service.cli import options as opt
+from autoprune.service.cli import policy_options as policy
+from autoprune.service.cli import service_options
+from autoprune.service.cli import training_options as training
 from autoprune.service.cli.device import device_app
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.keys import keys_app
 from autoprune.service.cli.remote import remote_app
 from autoprune.service.cli.schedules import schedules_app
+from autoprune.service.cli.search_command import search
+from autoprune.service.cli.shared_options import TRAINING, options_of
 from autoprune.service.cli.study import study_app
 from autoprune.service.settings import DEFAULT_PORT
 
@@ -97,80 +103,7 @@ def inspect(
     run_inspect(ctx.params)
 
 
-@app.command()
-def search(
-    ctx: typer.Context,
-    model: opt.Model,
-    dataset: opt.Data,
-    budget: opt.Budget,
-    device: opt.Device = None,
-    weights: opt.Weights = None,
-    architecture: opt.Architecture = None,
-    num_classes: opt.NumClasses = None,
-    input_shape: opt.InputShape = None,
-    report_dataset: opt.ReportData = None,
-    fit_images: opt.FitImages = None,
-    search_images: opt.SearchImages = None,
-    report_images: opt.ReportImages = None,
-    normalization: opt.Normalization = None,
-    policies: opt.Policies = ["uniform", "sensitivity", "exact"],  # noqa: B006 - read once by typer
-    evaluations: opt.Evaluations = 100,
-    warm_start: opt.WarmStart = False,
-    continue_from: opt.ContinueFrom = None,
-    front_least: opt.FrontLeast = None,
-    front_points: opt.FrontPoints = None,
-    screening_images: opt.ScreeningImages = None,
-    short_term_steps: opt.ShortTermSteps = 0,
-    netadapt_rule: opt.NetadaptRule = "official",
-    amc_reward: opt.AmcReward = None,
-    amc_warmup_episodes: opt.AmcWarmupEpisodes = None,
-    amc_parallel_episodes: opt.AmcParallelEpisodes = None,
-    amc_fill: opt.AmcFill = None,
-    amc_free_episodes: opt.AmcFreeEpisodes = None,
-    amc_stop_early: opt.AmcStopEarly = None,
-    amc_experience: opt.AmcExperience = False,
-    amc_agent: opt.AmcAgent = None,
-    amc_tensorboard: opt.AmcTensorboard = False,
-    pruningnet_epochs: opt.PruningnetEpochs = None,
-    pruningnet_images: opt.PruningnetImages = None,
-    pruningnet_from_scratch: opt.PruningnetFromScratch = False,
-    pruningnet_audit_plans: opt.PruningnetAuditPlans = None,
-    criterion: opt.Criterion = "obs",
-    reconstruction: opt.Reconstruction = True,
-    refit: opt.Refit = True,
-    round_to: opt.RoundTo = 1,
-    max_ratio: opt.MaxRatio = 0.9,
-    include_residual: opt.IncludeResidual = False,
-    seed: opt.Seed = 0,
-    precision: opt.Precision = "auto",
-    finetune_epochs: opt.FinetuneEpochs = 0,
-    optimizer: opt.Optimizer = "relative-adamw",
-    learning_rate: opt.LearningRate = 0.003,
-    weight_decay: opt.WeightDecay = 5e-4,
-    momentum: opt.Momentum = 0.9,
-    batch_size: opt.BatchSize = 64,
-    label_smoothing: opt.LabelSmoothing = 0.0,
-    distillation: opt.Distillation = 1.0,
-    temperature: opt.Temperature = 4.0,
-    hints: opt.Hints = 10.0,
-    freeze_batchnorm: opt.FreezeBatchnorm = True,
-    augment: opt.Augment = True,
-    flip: opt.Flip = True,
-    output: opt.Output = None,
-    int8: opt.Int8 = False,
-    opset: opt.Opset = 18,
-    threads: opt.Threads = 1,
-    workers: opt.Workers = None,
-    cluster: opt.Cluster = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Search how much to prune in every layer, recover the network, export it and certify the budget.
-
-    Ctrl-C is safe: the same command again goes on where it stopped.
-    """
-    from autoprune.service.cli.search import run_search_command
-
-    run_search_command(ctx.params)
+app.command()(search)
 
 
 @app.command()
@@ -197,7 +130,7 @@ def what_if(
 
 
 @app.command()
-@opt.options_of(
+@options_of(
     search,
     policies=(opt.Policies, ["uniform", "random", "sensitivity", "exact"]),
     seed=(opt.DealingSeed, 0),
@@ -214,40 +147,15 @@ def compare(ctx: typer.Context, **_: object) -> None:
 
 
 @app.command()
-def finetune(
-    ctx: typer.Context,
-    model: opt.Model,
-    plan: opt.Plan,
-    dataset: opt.Data,
-    output: opt.OutputFolder,
-    pruned_weights: opt.PrunedWeights = None,
-    weights: opt.Weights = None,
-    architecture: opt.Architecture = None,
-    num_classes: opt.NumClasses = None,
-    input_shape: opt.InputShape = None,
-    report_dataset: opt.ReportData = None,
-    fit_images: opt.FitImages = None,
-    search_images: opt.SearchImages = None,
-    report_images: opt.ReportImages = None,
-    normalization: opt.Normalization = None,
-    seed: opt.Seed = 0,
-    finetune_epochs: opt.Epochs = 10,
-    optimizer: opt.Optimizer = "relative-adamw",
-    learning_rate: opt.LearningRate = 0.003,
-    weight_decay: opt.WeightDecay = 5e-4,
-    momentum: opt.Momentum = 0.9,
-    batch_size: opt.BatchSize = 64,
-    label_smoothing: opt.LabelSmoothing = 0.0,
-    distillation: opt.Distillation = 1.0,
-    temperature: opt.Temperature = 4.0,
-    hints: opt.Hints = 10.0,
-    freeze_batchnorm: opt.FreezeBatchnorm = True,
-    augment: opt.Augment = True,
-    flip: opt.Flip = True,
-    opset: opt.Opset = 18,
-    threads: opt.Threads = 1,
-    as_json: opt.Json = False,
-) -> None:
+@options_of(
+    search,
+    only=TRAINING,
+    output=(opt.OutputFolder, ...),
+    finetune_epochs=(training.Epochs, 10),
+    plan=(opt.Plan, ...),
+    pruned_weights=(opt.PrunedWeights, None),
+)
+def finetune(ctx: typer.Context, **_: object) -> None:
     """Train a pruned network further, with the original MODEL as teacher, and export it again.
 
     Use the seed and image options of the search, so that no image of its search and report splits is trained on.
@@ -303,33 +211,34 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; info, or what $AUTOPRUNE_LOG_LEVEL says.")
     ] = None,
-    workers: opt.JobsAtOnce = None,
+    workers: service_options.JobsAtOnce = None,
 ) -> None:
     """Run the REST service; its files and records live in $AUTOPRUNE_HOME."""
     if log_level not in (None, "debug", "info", "warning", "error"):
-        raise opt.CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
+        raise CommandError(f"--log-level: expected debug, info, warning or error; found {log_level!r}")
     from autoprune.service.rest.server import serve as run_server
 
-    settings = opt.settings_with(workers)
+    settings = service_options.settings_with(workers)
     run_server(host, port, settings=settings, ready=lambda url: typer.echo(f"serving at {url}"), log_level=log_level)
 
 
 @app.command()
-def work(workers: opt.JobsAtOnce = None) -> None:
+def work(workers: service_options.JobsAtOnce = None) -> None:
     """Run jobs without the REST service, beside others that share $AUTOPRUNE_HOME and $AUTOPRUNE_DB."""
     from autoprune.service.engine.working import work as run_jobs
 
-    run_jobs(opt.settings_with(workers), ready=lambda count: typer.echo(f"running up to {count} jobs at a time"))
+    settings = service_options.settings_with(workers)
+    run_jobs(settings, ready=lambda count: typer.echo(f"running up to {count} jobs at a time"))
 
 
 @app.command()
-@opt.options_of(
+@options_of(
     search,
     without=("output", "cluster", "as_json"),
     continue_from=(opt.ContinueFromJob, None),
-    amc_agent=(opt.AgentOfJob, None),
-    wait=(opt.Wait, False),
-    url=(opt.Url, None),
+    amc_agent=(policy.AgentOfJob, None),
+    wait=(service_options.Wait, False),
+    url=(service_options.Url, None),
 )
 def submit(ctx: typer.Context, **_: object) -> None:
     """Let a running service search: send what it does not have yet, submit the job, print its id.

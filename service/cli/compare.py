@@ -10,15 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.service.cli.console import print_files, stdout
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.search import chosen_cluster, chosen_folder, default_folder, run_in_folder
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.comparisons.comparison_result import FILE, ComparisonResult
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import TABLE, run_comparison
 from autoprune.service.comparisons.words import interval_text, proposals_text
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import best_outcome, duration, metric, model_name, percent
-from autoprune.service.specs.job_spec import read_as
+from autoprune.service.specs.reading import read_as
 
 
 def run_compare_command(params: Mapping[str, object]) -> None:

@@ -24,7 +24,7 @@ from autoprune.service.client.job import Job
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import best_outcome
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 #: What the demo asks of the service.
 JOB: dict[str, Any] = {

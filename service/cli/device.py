@@ -1,4 +1,4 @@
-"""The commands ``device ...``: latency tables of devices. Heavy imports happen inside, as in :mod:`cli`."""
+"""The commands ``device ...``: latency tables of devices. Heavy imports happen inside, as in :mod:`app`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from autoprune.service.cli import options as opt
+from autoprune.service.cli.shared_options import options_of
 
 _MEASURING = "Measuring"
 
@@ -70,28 +71,18 @@ def pack(
 
 
 @device_app.command()
-def measure(
-    ctx: typer.Context,
-    model: opt.Model,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Also write the table to this file.", rich_help_panel="Output"),
-    ] = None,
-    weights: opt.Weights = None,
-    architecture: opt.Architecture = None,
-    num_classes: opt.NumClasses = None,
-    input_shape: opt.InputShape = None,
-    device: Name = None,
-    threads: Threads = 1,
-    precision: Precision = "fp32",
-    time_budget: TimeBudget = "10m",
-    networks: Networks = 9,
-    max_ratio: opt.MaxRatio = 0.9,
-    residual: Residual = True,
-    seed: opt.Seed = 0,
-    fresh: Fresh = False,
-    as_json: opt.Json = False,
-) -> None:
+@options_of(
+    pack,
+    output=(
+        Annotated[
+            Path | None,
+            typer.Option("--output", "-o", help="Also write the table to this file.", rich_help_panel="Output"),
+        ],
+        None,
+    ),
+    fresh=(Fresh, False),
+)
+def measure(ctx: typer.Context, **_: object) -> None:
     """Measure MODEL's layers on this machine and keep the table under --device NAME (default: the processor's name).
 
     Ctrl-C is safe: the same command again goes on where it stopped.

@@ -17,8 +17,9 @@ from autoprune.latency_tables.session import processor_name
 from autoprune.latency_tables.values import PRECISIONS
 from autoprune.network.network import Network
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.devices.kit import README, KitOptions, device_work, pack_kit
 from autoprune.service.devices.tables import TableStore, dropped_warning
 from autoprune.service.locks import held

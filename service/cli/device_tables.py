@@ -10,7 +10,7 @@ from rich.table import Table
 
 from autoprune.latency_tables.table import LatencyTable, TableDiff
 from autoprune.service.cli.console import stderr, stdout
-from autoprune.service.cli.options import CommandError
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.devices.tables import (
     TableStore,
     check_is_of,

@@ -14,15 +14,16 @@ from torch import Tensor, fx
 
 from autoprune.artifact import load_pruned
 from autoprune.certificate import export_checked as export_file
-from autoprune.certificate import file_sha256
 from autoprune.costs.cost_model import cost_model
 from autoprune.costs.quantities import QUANTITIES
+from autoprune.files import file_sha256
 from autoprune.groups.channel_group import find_groups
 from autoprune.network.network import Network
 from autoprune.pruning.plan import Plan
 from autoprune.service.cli.console import stderr, stdout
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.pipeline.inputs import load_splits
 from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer

@@ -19,8 +19,8 @@ from autoprune.pruning.plan import Plan
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.output_folder import FINETUNED, forget_results, make_folder
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job import PARITY_IMAGES
 from autoprune.service.pipeline.outcome import view

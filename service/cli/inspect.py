@@ -18,7 +18,7 @@ from autoprune.latency_tables.table import LatencyTable
 from autoprune.network.network import Network
 from autoprune.problem import widths_and_costs
 from autoprune.service.cli.console import groups_table, stdout
-from autoprune.service.cli.options import spec_values
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.devices.tables import find_table
 from autoprune.service.pipeline.inspection import group_views
 from autoprune.service.results import wording

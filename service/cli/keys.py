@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoprune.service.cli import options as opt
+from autoprune.service.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from autoprune.service.storage.key_records import KeyRecords
@@ -34,7 +35,7 @@ def create(
 
     for text in scope:
         if text not in list(KeyScope):
-            raise opt.CommandError(f"--scope: expected {', '.join(KeyScope)}; found {text!r}")
+            raise CommandError(f"--scope: expected {', '.join(KeyScope)}; found {text!r}")
     with _keys() as keys:
         row, token = keys.create(name, [KeyScope(text) for text in scope])
     if as_json:

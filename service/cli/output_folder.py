@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autoprune.service.cli.options import CommandError
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.locks import held
-from autoprune.service.pipeline.outcome import FILES
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.pipeline.quantized import int8_path
 
 #: Held by the command that writes there.

@@ -11,7 +11,7 @@ from autoprune.errors import DatasetError, UnknownNameError
 from autoprune.groups.channel_group import ChannelGroups, find_groups
 from autoprune.network.masked import masked
 from autoprune.network.network import Network
-from autoprune.service.cli.options import CommandError
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.pruning_task import Pruned, Task, run_task
 from autoprune.training.channel_removal import RemovalSettings, remove_while_training
 from autoprune.training.gradual_pruning import prune_gradually

@@ -25,15 +25,17 @@ from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported
 from autoprune.service.cli.finetune import show_scores
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.output_folder import FINETUNED, PRUNED, alone_in, forget_results
+from autoprune.service.cli.spec_values import spec_values
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_splits
 from autoprune.service.pipeline.job import PARITY_IMAGES
-from autoprune.service.pipeline.outcome import FILES, view
+from autoprune.service.pipeline.outcome import view
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import ScoresView
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from autoprune.training.masks import MaskKeeper, Masks
 
 #: How a network is trained that is not trained yet: no teacher, and batch norms learn.

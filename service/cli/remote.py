@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from autoprune.service.cli import options as opt
+from autoprune.service.cli import service_options
 
 remote_app = typer.Typer()
 
 
 @remote_app.command()
-def watch(job_id: opt.JobId, url: opt.Url = None, as_json: opt.Json = False) -> None:
+def watch(job_id: service_options.JobId, url: service_options.Url = None, as_json: opt.Json = False) -> None:
     """Watch a job of a service until its end, and print what it found. The exit code is 2 if it fails.
 
     Ctrl-C ends the watching; the job goes on.
@@ -23,11 +24,11 @@ def watch(job_id: opt.JobId, url: opt.Url = None, as_json: opt.Json = False) -> 
 
 @remote_app.command()
 def get(
-    job_id: opt.JobId,
+    job_id: service_options.JobId,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the files. (default: runs/JOB_ID)")
     ] = None,
-    url: opt.Url = None,
+    url: service_options.Url = None,
 ) -> None:
     """Download everything that a finished job left: report, ONNX files, plans, weights, certificates."""
     from autoprune.service.cli.remote_jobs import run_get
@@ -41,7 +42,7 @@ def jobs(
         str | None, typer.Option(help="Only these: queued, running, succeeded, failed or cancelled.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 20,
-    url: opt.Url = None,
+    url: service_options.Url = None,
     as_json: opt.Json = False,
 ) -> None:
     """List the newest jobs and comparisons of a service."""
@@ -51,7 +52,7 @@ def jobs(
 
 
 @remote_app.command()
-def cancel(job_id: opt.JobId, url: opt.Url = None) -> None:
+def cancel(job_id: service_options.JobId, url: service_options.Url = None) -> None:
     """End a job of a service: at once while it is queued, within seconds while it runs."""
     from autoprune.service.cli.remote_jobs import run_cancel
 

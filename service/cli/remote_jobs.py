@@ -13,7 +13,7 @@ from rich.table import Table
 
 from autoprune.errors import Cancelled
 from autoprune.service.cli.console import print_comparison, print_files, stderr, stdout
-from autoprune.service.cli.options import spec_values
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.client.client import Client
 from autoprune.service.client.job import Comparison, Job, Study
 from autoprune.service.progress_bars import ProgressBars

@@ -15,14 +15,16 @@ from rich.markup import escape
 from autoprune.errors import Cancelled
 from autoprune.search.cluster import Cluster
 from autoprune.service.cli.console import print_result, stderr, stdout, stop_on_interrupt
-from autoprune.service.cli.options import CommandError, spec_values
+from autoprune.service.cli.errors import CommandError
 from autoprune.service.cli.output_folder import alone_in
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.comparisons.comparison_result import FILE as COMPARISON
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.progress_bars import ProgressBars
 from autoprune.service.results.job_result import FILE as RESULT
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from autoprune.service.studies.study_result import FILE as STUDY
 
 #: The settings of the job in a folder, beside its results.

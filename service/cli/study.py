@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from autoprune.service.cli import options as opt
+from autoprune.service.cli import training_options as training
+from autoprune.service.cli.shared_options import options_of
 
 study_app = typer.Typer(
     no_args_is_help=True,
@@ -71,7 +73,7 @@ def _shared(
 
 
 @study_app.command()
-@opt.options_of(
+@options_of(
     _shared, criterion=(_Criterion, "l1"), steps=(_Steps, 9), recoveries=(_Recoveries, None), groups=(_Groups, None)
 )
 def sensitivity(ctx: typer.Context, **_: object) -> None:
@@ -85,7 +87,7 @@ def sensitivity(ctx: typer.Context, **_: object) -> None:
 
 
 @study_app.command()
-@opt.options_of(_shared, criteria=(_Criteria, None), channels=(_Channels, 32), images=(_LossImages, 512))
+@options_of(_shared, criteria=(_Criteria, None), channels=(_Channels, 32), images=(_LossImages, 512))
 def oracle(ctx: typer.Context, **_: object) -> None:
     """Leave every channel out alone and rank criteria by how well they foretell what the loss gains; needs labels.
 
@@ -97,14 +99,14 @@ def oracle(ctx: typer.Context, **_: object) -> None:
 
 
 @study_app.command()
-@opt.options_of(
+@options_of(
     _shared,
     criterion=(_Criterion, "taylor-gate"),
     kept=(_KeptMacs, 0.5),
     rounds=(_Cuts, 5),
     epochs=(_Epochs, 4),
     learning_rate=(_Rate, 0.003),
-    flip=(opt.Flip, False),
+    flip=(training.Flip, False),
     repeats=(_Repeats, 3),
 )
 def schedule(ctx: typer.Context, **_: object) -> None:

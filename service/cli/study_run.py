@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.service.cli.console import print_files, stdout
-from autoprune.service.cli.options import spec_values
 from autoprune.service.cli.search import run_in_folder
+from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.results.job_result import REPORT
 from autoprune.service.results.wording import duration
-from autoprune.service.specs.job_spec import read_as
+from autoprune.service.specs.reading import read_as
 from autoprune.service.specs.study_spec import JOB_FIELDS, StudySpec
 from autoprune.service.studies.run import run_study
 from autoprune.service.studies.study_result import FILE, TABLE, CurveView, StudyResult

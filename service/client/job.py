@@ -20,7 +20,7 @@ from autoprune.service.comparisons.comparison_result import FILE as COMPARISON_F
 from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.results.job_result import FILE, JobResult
 from autoprune.service.results.wording import best_outcome, outcome_of
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.studies.study_result import FILE as STUDY_FILE
 from autoprune.service.studies.study_result import StudyResult
 

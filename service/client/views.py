@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
 

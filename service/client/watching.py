@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autoprune.service.client.errors import ClientError
 from autoprune.service.progress_bars import ProgressBars
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 

@@ -9,9 +9,10 @@ from autoprune.service.comparisons.proposals import Kept, proposals_view
 from autoprune.service.comparisons.runs import Run
 from autoprune.service.comparisons.summary import by_policy, front, milestones, pair_views, policy_view
 from autoprune.service.comparisons.words import verdicts
+from autoprune.service.pipeline.finalist import Recovered
 from autoprune.service.pipeline.job import Job
 from autoprune.service.pipeline.latency_check import LatencyCheck
-from autoprune.service.pipeline.outcome import Recovered, final_scores, spent, trial_views, view
+from autoprune.service.pipeline.outcome import final_scores, spent, trial_views, view
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.results.curves import evaluations, seconds

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.search.cluster import Cluster
 from autoprune.search.journal import Journal, plan_key
 from autoprune.service.comparisons.assembly import Searched, comparison_result
@@ -18,18 +19,19 @@ from autoprune.service.comparisons.report import write_report
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.comparisons.table import csv_text
 from autoprune.service.pipeline.delivery import exported, finalist_warnings, measured_outcomes, recovered
+from autoprune.service.pipeline.finalist import Recovered
 from autoprune.service.pipeline.job import Job, start_job
 from autoprune.service.pipeline.job_files import JOURNAL
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.live_log import begin_log, remove_log
-from autoprune.service.pipeline.outcome import Recovered, final_scores, int8_view, job_result, write_text
+from autoprune.service.pipeline.outcome import final_scores, int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
 from autoprune.service.results.job_result import REPORT, JobResult
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 TABLE = "comparison.csv"
 
@@ -80,8 +82,8 @@ def run_comparison(
     delivered = _delivered(job, searched, winners, chosen, score, started)
     result = comparison_result(spec, job, searched, winners, chosen, delivered, score)
     write_report(result, directory / REPORT)
-    write_text(directory / TABLE, csv_text(result))
-    write_text(directory / FILE, result.model_dump_json(indent=1))
+    write_whole(directory / TABLE, csv_text(result).encode())
+    write_whole(directory / FILE, result.model_dump_json(indent=1).encode())
     remove_log(directory)
     for folder in (directory, *directory.glob("seed-*")):
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

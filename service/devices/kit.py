@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from autoprune import __version__
-from autoprune.certificate import file_sha256
 from autoprune.costs.fused_units import FusedUnit, fused_units, structure_key
 from autoprune.costs.sides import Counts
 from autoprune.costs.table_request import pruned_units, table_request
 from autoprune.costs.widths import MAX_RATIO, allowed_widths
 from autoprune.errors import ModelError
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.formats.onnx_int8 import quantize_onnx
 from autoprune.groups.channel_group import ChannelGroup, ChannelGroups, find_groups

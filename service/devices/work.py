@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import __version__
-from autoprune.certificate import file_sha256
 from autoprune.errors import Cancelled, LatencyTableError
+from autoprune.files import file_sha256
 from autoprune.latency_tables.agent import RESULT_FORMAT, RESULT_VERSION
 from autoprune.latency_tables.device_name import check_device
 from autoprune.latency_tables.measure import Latency
@@ -22,9 +22,10 @@ from autoprune.service.devices.kit import KitOptions, device_work, networks_only
 from autoprune.service.devices.tables import TableStore, check_is_of
 from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords, WorkStateError
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError
-from autoprune.service.storage.tables import DeviceWorkRow, Json, WorkState, now
+from autoprune.service.storage.states import WorkState
+from autoprune.service.storage.tables import DeviceWorkRow, Json, now
 
 ONNX = ".onnx"
 MOST_RESULT_BYTES = 64 * 2**20

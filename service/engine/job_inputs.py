@@ -7,9 +7,11 @@ from autoprune.errors import AutopruneError
 from autoprune.service.pipeline.job_files import EVIDENCE
 from autoprune.service.settings import Settings
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
-from autoprune.service.specs.job_spec import JobSpec, Spec, SpecError
+from autoprune.service.specs.job_spec import JobSpec, Spec
+from autoprune.service.specs.reading import SpecError
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import DatasetRow, ModelRow
 
 #: Name of the dataset that is always there.

@@ -2,7 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 
 _MINUTE, _HOUR = 60, 3600
 

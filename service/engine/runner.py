@@ -24,7 +24,8 @@ from autoprune.service.engine.worker import EXIT_LOCKED, EXIT_RECORDS, EXIT_STOP
 from autoprune.service.engine.worker_process import Worker, cause_of_death, end, running, signal_group
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState, Json
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow, Json
 
 POLL_S = 0.1
 

@@ -16,7 +16,8 @@ from autoprune.service.pipeline.job_files import JOURNAL, NOTEBOOK
 from autoprune.service.settings import Settings
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 
 #: How long a worker whose service died may take to notice.
 LEFTOVER_S = 5.0

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import logging
 import mimetypes
 import os
@@ -18,19 +17,22 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutopruneError, Cancelled
+from autoprune.files import file_sha256
 from autoprune.service import logs
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.job_inputs import resolve
 from autoprune.service.failure import kind_of
 from autoprune.service.locks import held
 from autoprune.service.settings import Settings, SettingsError
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.database import AWAY
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobKind, JobState, Json
+from autoprune.service.storage.states import JobKind, JobState
+from autoprune.service.storage.tables import ArtifactRow, Json
 
 #: Least time between two progress records of the same stage.
 PROGRESS_S = 0.25
@@ -261,10 +263,9 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _artifact(job_id: str, path: Path, name: str) -> ArtifactRow:
     """Describe one artifact."""
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return ArtifactRow(job_id=job_id, name=name, sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
+    size = path.stat().st_size
+    return ArtifactRow(job_id=job_id, name=name, sha256=file_sha256(path), size_bytes=size, media_type=media_type)
 
 
 def _line() -> str:

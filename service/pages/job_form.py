@@ -20,7 +20,8 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.engine.service import Service
 from autoprune.service.rest.job_answers import submitted
 from autoprune.service.rest.uploads import add_dataset, add_model, shape_of
-from autoprune.service.specs.job_spec import JobSpec, SpecError, read_as
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.reading import SpecError, read_as
 from autoprune.service.storage.quota import Quota
 from autoprune.service.storage.tables import JobRow
 

@@ -15,7 +15,7 @@ from autoprune.service.reports import job_report
 from autoprune.service.results import job_result
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import best_outcome
-from autoprune.service.storage.tables import JobKind
+from autoprune.service.storage.states import JobKind
 
 
 @dataclass(frozen=True, slots=True)

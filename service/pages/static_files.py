@@ -8,7 +8,7 @@ from starlette.responses import FileResponse
 
 from autoprune import __version__
 from autoprune.service.reports.page import STATIC
-from autoprune.service.storage.records import NotFoundError
+from autoprune.service.storage.errors import NotFoundError
 
 _OWN = Path(__file__).parent / "static"
 

@@ -8,8 +8,9 @@ from autoprune.service.engine.service import Service
 from autoprune.service.rest.job_answers import ADDRESSES
 from autoprune.service.rest.views import JobView
 from autoprune.service.results.stages import stage_name
-from autoprune.service.storage.records import NotFoundError
-from autoprune.service.storage.tables import DatasetRow, JobKind, JobRow, ModelRow
+from autoprune.service.storage.errors import NotFoundError
+from autoprune.service.storage.states import JobKind
+from autoprune.service.storage.tables import DatasetRow, JobRow, ModelRow
 
 #: Jobs and comparisons that are listed.
 MOST = 50

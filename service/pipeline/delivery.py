@@ -14,6 +14,7 @@ from autoprune.errors import Cancelled, ExportError
 from autoprune.evaluation.metrics import Scores
 from autoprune.formats.weights import save_weights
 from autoprune.pruning.verify import verify
+from autoprune.service.pipeline.finalist import FILES, Finalist, Recovered
 from autoprune.service.pipeline.fronts import ExportedFront, cost_range, spread
 from autoprune.service.pipeline.job import PARITY_IMAGES, Job
 from autoprune.service.pipeline.latency_check import (
@@ -21,13 +22,7 @@ from autoprune.service.pipeline.latency_check import (
     latency_limit,
     not_measured,
 )
-from autoprune.service.pipeline.outcome import (
-    FILES,
-    Finalist,
-    Recovered,
-    front_point,
-    policy_outcome,
-)
+from autoprune.service.pipeline.outcome import front_point, policy_outcome
 from autoprune.service.pipeline.recovery import finetuned, refitted
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import winner

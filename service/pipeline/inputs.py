@@ -36,7 +36,8 @@ from autoprune.reconstruction.gram import IMAGES as STATISTICS_IMAGES
 from autoprune.reconstruction.gram import GramStatistics, collect_grams
 from autoprune.search.random_search import RandomSearch
 from autoprune.service.devices.tables import find_table
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 #: Search images when the user leaves the number open: more cost time, fewer make the scores noisy.
 SEARCH_IMAGES = 2000

@@ -9,15 +9,16 @@ from autoprune.certificate import export_checked
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.search.cluster import Cluster
 from autoprune.service.pipeline.continuing import Earlier
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job_files import STUDIES
 from autoprune.service.pipeline.latency_check import Timer, measured_here
-from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.pipeline.quantized import Quantized, quantized
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import check_policies, check_searchers
 from autoprune.service.specs.front_options import FOLDER
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 #: Images compared between the exported file and the pruned network.
 PARITY_IMAGES = 64

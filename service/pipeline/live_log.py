@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.search.searcher import Trial
 from autoprune.service.pipeline.inspection import group_views
 from autoprune.service.pipeline.job import Job
-from autoprune.service.pipeline.outcome import trial_views, view, write_text
+from autoprune.service.pipeline.outcome import trial_views, view
 from autoprune.service.results.live_search import LIVE, LiveHead, LiveTrial
 
 
@@ -22,7 +23,7 @@ def begin_log(job: Job) -> None:
         decision_groups=list(problem.names),
         search=view(job.evaluator.unpruned()),
     )
-    write_text(job.directory / LIVE, head.model_dump_json() + "\n")
+    write_whole(job.directory / LIVE, (head.model_dump_json() + "\n").encode())
 
 
 def remove_log(directory: Path) -> None:

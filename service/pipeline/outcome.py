@@ -1,147 +1,33 @@
-"""What a job says in the end: certificates, the outcome of every policy, and the one result."""
+"""What a job says in the end: the outcome of every policy, and the one result."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import fx
 
-from autoprune.certificate import Certificate, file_sha256, versions
-from autoprune.costs.budget import Budget
 from autoprune.evaluation.metrics import Scores
-from autoprune.latency_tables.measure import Latency
-from autoprune.pruning.plan import Plan
 from autoprune.search.driver import SearchResult
 from autoprune.search.searcher import Trial
+from autoprune.service.pipeline.certifying import certified
+from autoprune.service.pipeline.finalist import FILES, Finalist, Recovered, Timed
 from autoprune.service.pipeline.inputs import Inputs, quality_warnings
 from autoprune.service.pipeline.inspection import group_views
-from autoprune.service.pipeline.latency_check import latency_limit, share_of_limit
 from autoprune.service.pipeline.quantized import Quantized
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.results.job_result import (
-    AmcView,
     ContinuedView,
     FrontPoint,
     Int8View,
     JobResult,
     PolicyOutcome,
-    PruningNetView,
     ScoresView,
     ScreeningView,
     TrialView,
 )
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
 from autoprune.service.specs.job_spec import JobSpec
-
-#: The files of every policy, by kind.
-FILES = {
-    "onnx": "model.onnx",
-    "plan": "plan.json",
-    "weights": "weights.safetensors",
-    "certificate": "certificate.json",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A search's winner after its recovery, before it is exported.
-
-    Attributes:
-        plan: What it keeps.
-        before: The pruned network as the search scored it, or after the refit.
-        search_refit: Scores of `before` on the search split where the refit helped; else None.
-        unsolved: Layers that keep their trained weights because their equations are singular.
-        finetuned: The same after fine-tuning; None without.
-        search_finetuned: Scores of `finetuned` on the search split.
-        masked_error: Difference between masked and pruned network.
-
-    """
-
-    plan: Plan
-    before: fx.GraphModule
-    search_refit: Scores | None
-    unsolved: tuple[str, ...]
-    finetuned: fx.GraphModule | None
-    search_finetuned: Scores | None
-    masked_error: float
-
-    @property
-    def final(self) -> fx.GraphModule:
-        """The network that is delivered."""
-        return self.finetuned or self.before
-
-
-@dataclass(frozen=True, slots=True)
-class Finalist:
-    """What one policy ends with, before the report split is opened.
-
-    Attributes:
-        policy: Its name.
-        folder: Where its files lie.
-        search: What it found.
-        amc: How its search went, of policy amc.
-        pruningnet: What its search went by, of policy metapruning.
-        recovered: The winner after its recovery.
-        parity_error: Difference between the exported file and the network.
-        parity_images: Images that was measured on.
-        cost: Cost counted in the exported file.
-        int8: Its int8 file; None without.
-
-    """
-
-    policy: str
-    folder: Path
-    search: SearchResult
-    amc: AmcView | None
-    pruningnet: PruningNetView | None
-    recovered: Recovered
-    parity_error: float
-    parity_images: int
-    cost: dict[str, int]
-    int8: Quantized | None = None
-
-    @property
-    def onnx(self) -> Path:
-        """The exported file."""
-        return self.folder / FILES["onnx"]
-
-    @property
-    def deployed(self) -> Path:
-        """The file that is timed and that a budget of latency speaks of: in int8 where there is such a file."""
-        return self.onnx if self.int8 is None else self.int8.path
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """Latencies of the unpruned and the pruned file, timed in turn, both in int8 where the job exports int8.
-
-    Attributes:
-        unpruned: Of the unpruned network.
-        pruned: Of the finalist.
-        on_device: Whether they were timed on the device of the job's latency table.
-        pruned_fp32: Of the finalist's float32 file, where the others are in int8.
-
-    """
-
-    unpruned: Latency
-    pruned: Latency
-    on_device: bool
-    pruned_fp32: Latency | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """Return what a certificate says about them."""
-        fp32 = {} if self.pruned_fp32 is None else {"pruned_fp32": self.pruned_fp32.to_dict()}
-        return {
-            "precision": "int8" if fp32 else "fp32",
-            "pruned": self.pruned.to_dict(),
-            "unpruned": self.unpruned.to_dict(),
-            **fp32,
-            # medians of a busy machine differ up to sevenfold, 10th percentiles hardly
-            "speedup": self.unpruned.p10_ms / self.pruned.p10_ms,
-        }
 
 
 def policy_outcome(
@@ -153,7 +39,7 @@ def policy_outcome(
     score: Callable[[fx.GraphModule | Path], Scores],
 ) -> PolicyOutcome:
     """Write a finalist's certificate, and score it with `score`, which opens the report split."""
-    certificate = _certified(finalist, spec, inputs, timed)
+    certificate = certified(finalist, spec, inputs, timed)
     best, screening = finalist.search.best, finalist.search.screening
     recovered, tuned, int8 = finalist.recovered, finalist.recovered.finetuned, finalist.int8
     artifacts = _artifacts(finalist, finalist.policy)
@@ -192,7 +78,7 @@ def front_point(
     score: Callable[[fx.GraphModule | Path], Scores],
 ) -> FrontPoint:
     """Write the certificate of a front's plan, and score it with `score`; `folder` is its own within the job's."""
-    certificate = _certified(finalist, spec, inputs, timed)
+    certificate = certified(finalist, spec, inputs, timed)
     best, recovered, int8 = finalist.search.best, finalist.recovered, finalist.int8
     return FrontPoint(
         trial=best.number,
@@ -295,55 +181,7 @@ def view(scores: Scores) -> ScoresView:
     return ScoresView(**scores.to_dict())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _latency_budget(spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
-    """Say which table latency was predicted from, and how the measured latency stands to its budget."""
-    table, limit = inputs.latencies, latency_limit(Budget.parse(spec.budget))
-    if table is None:
-        return {}
-    facts = {"device": table.conditions.device, "table": table.sha256, "measured_on_device": timed.on_device}
-    if limit is None or not timed.on_device:
-        return facts
-    return {**facts, "share_of_limit": share_of_limit(limit, timed.unpruned, timed.pruned)}
-
-
 def _artifacts(finalist: Finalist, folder: str) -> dict[str, str]:
     """Return a finalist's files by kind, within the job's folder."""
     int8 = {} if finalist.int8 is None else {"int8": f"{folder}/{finalist.int8.path.name}"}
     return {kind: f"{folder}/{file}" for kind, file in FILES.items()} | int8
-
-
-def _certified(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
-    """Write a finalist's certificate, and return it."""
-    certificate = _certificate(finalist, spec, inputs, timed)
-    write_text(finalist.folder / FILES["certificate"], json.dumps(certificate, indent=1))
-    return certificate
-
-
-def _certificate(finalist: Finalist, spec: JobSpec, inputs: Inputs, timed: Timed) -> dict[str, object]:
-    """Put together what was measured on the exported file."""
-    problem, splits = inputs.problem, inputs.splits
-    return Certificate(
-        budget=spec.budget,
-        limits=dict(problem.limits),
-        cost=finalist.cost,
-        cost_unpruned=problem.cost(problem.costs.full()),
-        file_bytes=finalist.onnx.stat().st_size,
-        onnx_sha256=file_sha256(finalist.onnx),
-        plan_sha256=file_sha256(finalist.folder / FILES["plan"]),
-        model_sha256=problem.model_sha256,
-        parity_error=finalist.parity_error,
-        parity_images=finalist.parity_images,
-        masked_error=finalist.recovered.masked_error,
-        latency={**_latency_budget(spec, inputs, timed), **timed.to_dict()},
-        splits={"fit": splits.fit.sha256, "search": splits.search.sha256, "report": splits.report.sha256},
-        seed=spec.seed,
-        versions=versions(),
-        int8=None if finalist.int8 is None else finalist.int8.to_dict(),
-    ).to_dict()

@@ -21,7 +21,8 @@ from autoprune.search.proxy_audit import ProxyAudit, audit_proxy
 from autoprune.service.pipeline.inputs import Inputs
 from autoprune.service.pipeline.searchers import Found, pruningnet_settings
 from autoprune.service.results.job_result import AuditView, PruningNetView, ScoresView
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.pruningnet_options import METAPRUNING
 
 

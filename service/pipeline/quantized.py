@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.certificate import file_sha256
 from autoprune.datasets.splits import Splits
 from autoprune.evaluation.metrics import Scores
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_int8 import CALIBRATION_IMAGES, quantize_onnx
 
 

@@ -17,7 +17,8 @@ from autoprune.reconstruction.refit import refit
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.search.searcher import Trial
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 #: Images of the fit split that a refit looks at where memory allows: deep networks gain from many.
 REFIT_IMAGES = 8000

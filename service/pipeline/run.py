@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.search.cluster import Cluster
 from autoprune.search.journal import Journal
 from autoprune.service.pipeline.continuing import job_evidence
@@ -27,18 +28,15 @@ from autoprune.service.pipeline.latency_check import (
     holding,
 )
 from autoprune.service.pipeline.live_log import begin_log, remove_log
-from autoprune.service.pipeline.outcome import (
-    int8_view,
-    job_result,
-    write_text,
-)
+from autoprune.service.pipeline.outcome import int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
 from autoprune.service.pipeline.searching import CHECKPOINTS, latency_check, search_policy
 from autoprune.service.reports.job_report import write_report
 from autoprune.service.results.job_result import FILE, REPORT, JobResult
-from autoprune.service.specs.job_spec import JobSpec, Progress
+from autoprune.service.specs.job_spec import JobSpec
+from autoprune.service.specs.progress import Progress
 
 
 def run_job(
@@ -117,7 +115,7 @@ def run_job(
         continued=None if job.earlier is None else job.earlier.view(evidence),
     )
     write_report(result, directory / REPORT)
-    write_text(directory / FILE, result.model_dump_json(indent=1))
+    write_whole(directory / FILE, result.model_dump_json(indent=1).encode())
     remove_log(directory)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     job.say("done", 1, 1, "finished")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from autoprune.latency_tables.measure import measure_side_by_side
+from autoprune.service.pipeline.finalist import Finalist, Timed
 from autoprune.service.pipeline.job import Job
 from autoprune.service.pipeline.latency_check import LatencyCheck
-from autoprune.service.pipeline.outcome import Finalist, Timed
 
 
 def timed_finalists(job: Job, finalists: Sequence[Finalist], check: LatencyCheck | None) -> list[Timed]:

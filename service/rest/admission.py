@@ -18,8 +18,9 @@ from autoprune.service.rest.uploads import builtin_dataset, load_stored
 from autoprune.service.rest.views import DatasetView
 from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.study_spec import StudySpec
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import DatasetRow, ModelRow
 from autoprune.service.studies.inputs import check_study
 

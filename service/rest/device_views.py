@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.devices.tables import StoredTable
-from autoprune.service.storage.tables import DeviceWorkRow, WorkState
+from autoprune.service.storage.states import WorkState
+from autoprune.service.storage.tables import DeviceWorkRow
 
 
 class _View(BaseModel):

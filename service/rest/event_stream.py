@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.service.rest.job_watch import JobWatch
 from autoprune.service.rest.views import EXAMPLE_JOB_ID
-from autoprune.service.storage.tables import JobChange, JobEventRow
+from autoprune.service.storage.states import JobChange
+from autoprune.service.storage.tables import JobEventRow
 
 
 class JobEventView(BaseModel):

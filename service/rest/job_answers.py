@@ -19,10 +19,11 @@ from autoprune.service.rest.upload_readers import UploadReaders
 from autoprune.service.rest.views import ArtifactView, JobView
 from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.study_spec import StudySpec
+from autoprune.service.storage.errors import JobStateError, NotFoundError
 from autoprune.service.storage.quota import Quota
-from autoprune.service.storage.records import JobStateError, NotFoundError
+from autoprune.service.storage.states import JobKind, JobState
 from autoprune.service.storage.submissions import KEPT_FOR, MAX_KEY_LENGTH, Submissions
-from autoprune.service.storage.tables import JobKind, JobRow, JobState
+from autoprune.service.storage.tables import JobRow
 
 #: A header that makes a request safe to send again.
 IdempotencyKey = Annotated[

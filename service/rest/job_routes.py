@@ -20,7 +20,7 @@ from autoprune.service.rest.job_answers import (
 )
 from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.views import ArtifactView, JobView
-from autoprune.service.storage.tables import JobKind, JobState
+from autoprune.service.storage.states import JobKind, JobState
 
 
 def job_routes(kind: JobKind, one: str, view: type[JobView]) -> APIRouter:

@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from autoprune.service.storage.event_records import EventRecords
-from autoprune.service.storage.tables import JobChange, JobEventRow, Json
+from autoprune.service.storage.states import JobChange
+from autoprune.service.storage.tables import JobEventRow, Json
 
 #: Time between two looks at the records, and after one that failed.
 POLL_S = 0.25

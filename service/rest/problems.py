@@ -18,11 +18,11 @@ from starlette.routing import Match
 
 from autoprune.errors import AutopruneError
 from autoprune.service.failure import kind_of
-from autoprune.service.specs.job_spec import SpecError, problems_of
+from autoprune.service.specs.reading import SpecError, problems_of
 from autoprune.service.storage.device_records import WorkStateError
+from autoprune.service.storage.errors import JobStateError, NotFoundError
 from autoprune.service.storage.file_store import StorageError, TooLargeError
 from autoprune.service.storage.quota import QuotaError
-from autoprune.service.storage.records import JobStateError, NotFoundError
 
 MEDIA_TYPE = "application/problem+json"
 

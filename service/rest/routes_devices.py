@@ -20,9 +20,10 @@ from autoprune.service.rest.pages import PAGED, ThePage
 from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.uploads import clean_name, load_stored
 from autoprune.service.storage.device_records import DeviceRecords
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import TooLargeError
-from autoprune.service.storage.records import NotFoundError
-from autoprune.service.storage.tables import DeviceWorkRow, ModelRow, WorkState
+from autoprune.service.storage.states import WorkState
+from autoprune.service.storage.tables import DeviceWorkRow, ModelRow
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 

@@ -11,7 +11,7 @@ from autoprune.service.rest.job_routes import job_routes
 from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.views import JobView
 from autoprune.service.specs.job_spec import JobSpec
-from autoprune.service.storage.tables import JobKind
+from autoprune.service.storage.states import JobKind
 
 router = job_routes(JobKind.SEARCH, "job", JobView)
 

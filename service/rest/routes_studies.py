@@ -8,7 +8,7 @@ from autoprune.service.rest.job_routes import job_routes
 from autoprune.service.rest.upload_readers import TheReaders
 from autoprune.service.rest.views import StudyView
 from autoprune.service.specs.study_spec import StudySpec
-from autoprune.service.storage.tables import JobKind
+from autoprune.service.storage.states import JobKind
 
 router = job_routes(JobKind.STUDY, "study", StudyView)
 

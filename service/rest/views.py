@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.criteria.catalog import Criterion, Granularity, Need
-from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, Progress
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, JobState, ModelRow
+from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID
+from autoprune.service.specs.progress import Progress
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, ModelRow
 
 EXAMPLE_JOB_ID = "job_5f1c0e1b8a7d4c7e9b1f2a3d"
 EXAMPLE_STUDY_ID = "std_7c1e9a4b2d6f4c0d8a3b5e7f"

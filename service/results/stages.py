@@ -1,6 +1,6 @@
 """How the stages of a job are called."""
 
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 
 STAGES = {
     "queued": "queued",

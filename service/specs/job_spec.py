@@ -1,73 +1,25 @@
-"""What a job is asked to do, and how it says how far it is. The command line and REST fill in the same values."""
+"""What a job is asked to do. The command line and REST fill in the same values."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.criteria.catalog import OBS, criterion_names, find_criterion
-from autoprune.errors import AutopruneError, UnknownNameError
+from autoprune.errors import UnknownNameError
 from autoprune.service.specs.amc_options import AmcOptions
+from autoprune.service.specs.finetune_options import FinetuneOptions
 from autoprune.service.specs.front_options import NSGA2, FrontOptions
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
+from autoprune.service.specs.reading import read_as
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
 
 EXAMPLE_MODEL_ID = "mdl_2c26b46b68ffc68ff99b453c"
 EXAMPLE_DATASET_ID = "dat_fcde2b2edba56bf408601fb7"
-
-
-class SpecError(AutopruneError):
-    """A job's settings cannot be read.
-
-    Attributes:
-        problems: One mapping per wrong setting, with ``where``, ``expected`` and ``found``.
-
-    """
-
-    def __init__(self, problems: Sequence[Mapping[str, str]]) -> None:
-        """Describe all wrong settings of one job."""
-        self.problems = tuple(dict(problem) for problem in problems)
-        super().__init__("; ".join(f"{p['where']}: {p['expected']} (found {p['found']})" for p in self.problems))
-
-
-class FinetuneOptions(BaseModel):
-    """How the winner of a search is trained again; only used where `finetune_epochs` is above 0."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    optimizer: Literal["sgd", "adamw", "relative-adamw"] = Field(
-        default="relative-adamw",
-        description="SGD with Nesterov momentum, AdamW, or AdamW with a rate relative to the size of every tensor.",
-    )
-    learning_rate: float = Field(
-        default=0.003, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine."
-    )
-    weight_decay: float = Field(default=5e-4, ge=0, le=1, description="Weight decay; none on batch norm and biases.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
-    batch_size: int = Field(default=64, ge=2, le=65_536, description="Images per step.")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
-    distillation: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Weight of the unpruned network's outputs against the labels; 1 without labels.",
-    )
-    temperature: float = Field(default=4.0, gt=0, le=100, description="Temperature of the distillation.")
-    hints: float = Field(
-        default=10.0,
-        ge=0,
-        le=10_000,
-        description="Weight of the distance to the unpruned network at the ends of residual blocks; 0 for none.",
-    )
-    freeze_batchnorm: bool = Field(
-        default=True, description="Keep the statistics of batch norms while training; best after a refit."
-    )
-    augment: bool = Field(default=True, description="Random crops of images of at least 16 pixels.")
-    flip: bool = Field(default=True, description="Random mirroring as well; turn off where left and right matter.")
 
 
 class JobSpec(BaseModel):
@@ -294,58 +246,7 @@ class JobSpec(BaseModel):
 #: A kind of spec.
 Spec = TypeVar("Spec", bound=JobSpec)
 
-_Document = TypeVar("_Document", bound=BaseModel)
-
 
 def read_spec(values: Mapping[str, object]) -> JobSpec:
-    """Return the spec with these settings; see :func:`read_as`."""
+    """Return the spec with these settings; see :func:`autoprune.service.specs.reading.read_as`."""
     return read_as(JobSpec, values)
-
-
-def read_as(kind: type[_Document], values: Mapping[str, object]) -> _Document:
-    """Return the spec of this kind with these settings; the rest has its defaults.
-
-    Raises:
-        SpecError: Settings that do not exist, are of another type or out of range; names all of them.
-
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise SpecError(problems_of(error.errors(include_url=False))) from error
-
-
-def problems_of(errors: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
-    """Turn pydantic's error mappings into where, expected and found, each short enough for a message."""
-    return [
-        {
-            "where": ".".join(map(str, location)) if isinstance(location := error["loc"], tuple) else str(location),
-            "expected": str(error["msg"])[:500],
-            "found": "nothing" if error["type"] == "missing" else _shortened(error.get("input")),
-        }
-        for error in errors
-    ]
-
-
-def _shortened(value: object) -> str:
-    """Return the start of a value's text in plain ASCII."""
-    text = ascii(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-class Progress(BaseModel):
-    """How far a job is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str = Field(
-        description="load, pruningnet, audit, cluster, search, study, refit, finetune, export, measure, report, done.",
-        examples=["search"],
-    )
-    done: int = Field(ge=0, description="Steps of this stage that are done.", examples=[42])
-    total: int = Field(ge=0, description="Steps of this stage; 0 where that is not known.", examples=[100])
-    message: str = Field(default="", description="What the steps are, in words.", examples=["candidates evaluated"])
-    policy: str | None = Field(
-        default=None, description="The policy at work, if it is one's own stage.", examples=["uniform"]
-    )
-    seed: int | None = Field(default=None, description="The seed of its search, in a comparison.", examples=[None])

@@ -9,9 +9,6 @@ from autoprune.criteria.catalog import criterion_names, find_criterion
 from autoprune.errors import UnknownNameError
 from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, JobSpec
 
-#: What can be studied.
-STUDIES = ("sensitivity", "oracle", "schedule")
-
 #: Fields of a study that are those of a job, of the same name and meaning.
 JOB_FIELDS = (
     "model", "architecture", "num_classes", "input_shape", "dataset", "fit_images", "search_images", "normalization",

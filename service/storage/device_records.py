@@ -12,8 +12,10 @@ from sqlalchemy import func, or_, select, update
 
 from autoprune.errors import AutopruneError
 from autoprune.service.storage.database import UPLOADS, hold, insert_into
-from autoprune.service.storage.records import NotFoundError, Records
-from autoprune.service.storage.tables import DeviceRow, DeviceWorkRow, Json, WorkState, now
+from autoprune.service.storage.errors import NotFoundError
+from autoprune.service.storage.records import Records
+from autoprune.service.storage.states import WorkState
+from autoprune.service.storage.tables import DeviceRow, DeviceWorkRow, Json, now
 
 #: How often work is given out before it counts as failed.
 MOST_ATTEMPTS = 5

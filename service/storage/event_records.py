@@ -9,7 +9,8 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from autoprune.service.storage.losses import Loss
-from autoprune.service.storage.tables import JobChange, JobEventRow, JobRow, Json
+from autoprune.service.storage.states import JobChange
+from autoprune.service.storage.tables import JobEventRow, JobRow, Json
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from datetime import timedelta
 from sqlalchemy import select, update
 
 from autoprune.errors import AutopruneError
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.errors import NotFoundError
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import KeyRow, KeyScope, now
 
 _TOKEN = re.compile(r"autoprune_(?P<id>key_[0-9a-f]{12})_[A-Za-z0-9_-]{43}")

@@ -7,34 +7,18 @@ from sqlalchemy import Engine, case, func, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session, sessionmaker
 
-from autoprune.errors import AutopruneError
 from autoprune.service.settings import SettingsError
 from autoprune.service.storage.cursor import behind
 from autoprune.service.storage.database import UPLOADS, check_readable, check_undamaged, engine_of, hold, shown
+from autoprune.service.storage.errors import JobStateError, not_found
 from autoprune.service.storage.event_records import add_event
+from autoprune.service.storage.job_queue import queue_job
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.quota import NO_QUOTA, Quota
-from autoprune.service.storage.tables import (
-    ArtifactRow,
-    DatasetRow,
-    JobChange,
-    JobKind,
-    JobRow,
-    JobState,
-    Json,
-    ModelRow,
-    now,
-)
+from autoprune.service.storage.states import JobChange, JobKind, JobState
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, Json, ModelRow, now
 
 Row = TypeVar("Row", ModelRow, DatasetRow)
-
-
-class NotFoundError(AutopruneError):
-    """No record has this id."""
-
-
-class JobStateError(AutopruneError):
-    """A job is not in a state in which it can do what was asked."""
 
 
 class Records:
@@ -118,7 +102,7 @@ class Records:
         with self._session() as session:
             row = session.scalar(select(kind).where(kind.id == row_id))
         if row is None:
-            raise _not_found("model" if kind is ModelRow else "dataset", row_id)
+            raise not_found("model" if kind is ModelRow else "dataset", row_id)
         return row
 
     def all(self, kind: type[Row], *, limit: int = 1000, after: str | None = None) -> Sequence[Row]:
@@ -153,7 +137,7 @@ class Records:
         with self._session() as session:
             row = session.scalar(select(JobRow).where(JobRow.id == job_id))
         if row is None or kind not in (None, row.kind):
-            raise _not_found("job" if kind in (None, JobKind.SEARCH) else kind.value, job_id)
+            raise not_found("job" if kind in (None, JobKind.SEARCH) else kind.value, job_id)
         return row
 
     def jobs(
@@ -295,40 +279,3 @@ class Records:
         with self._session() as session:
             query = select(ArtifactRow).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.name)
             return session.scalars(query).all()
-
-
-def queue_job(session: Session, job_id: str, spec: Json, kind: JobKind, quota: Quota) -> JobRow:
-    """Queue a job for the caller of a `quota`, as the first thing in the transaction of `session`.
-
-    Raises:
-        QuotaError: That caller has as many queued as it may.
-        NotFoundError: An upload that `spec` names was deleted.
-
-    """
-    queue = f"autoprune queue of {quota.key_id}"  # of those who send at once, no more get in than may
-    hold(session, *([] if quota.queued_jobs is None else [queue]), UPLOADS)
-    _check_uploads(session, spec)
-    if quota.queued_jobs is not None:
-        queued = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.key_id == quota.key_id)
-        quota.check(session.scalar(queued) or 0)
-    row = JobRow(id=job_id, spec=spec, kind=kind.value, key_id=quota.key_id)
-    session.add(row)
-    session.flush()  # what refers to the job comes after it
-    add_event(session, job_id, JobChange.QUEUED, 0)
-    return row
-
-
-def _check_uploads(session: Session, spec: Json) -> None:
-    """Make sure that the uploads which a job names were not deleted since it was looked at."""
-    for kind, prefix, field in (
-        (ModelRow, "mdl_", "model"), (DatasetRow, "dat_", "dataset"), (DatasetRow, "dat_", "report_dataset")
-    ):  # fmt: skip
-        name = str(spec.get(field))
-        if name.startswith(prefix) and session.scalar(select(kind.id).where(kind.id == name)) is None:
-            raise _not_found("model" if kind is ModelRow else "dataset", name)
-
-
-def _not_found(kind: str, row_id: str) -> NotFoundError:
-    """Say what was not found."""
-    plural = "studies" if kind == "study" else f"{kind}s"
-    return NotFoundError(f"no {kind} has the id {row_id[:100]!r}; GET /v1/{plural} lists them")

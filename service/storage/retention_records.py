@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from autoprune.service.storage.database import UPLOADS, hold
 from autoprune.service.storage.file_store import FileStore
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import DatasetRow, DeviceWorkRow, JobRow, JobState, Json, ModelRow, WorkState
+from autoprune.service.storage.states import JobState, WorkState
+from autoprune.service.storage.tables import DatasetRow, DeviceWorkRow, JobRow, Json, ModelRow
 
 Upload = ModelRow | DatasetRow
 

@@ -7,9 +7,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from autoprune.errors import AutopruneError
+from autoprune.service.storage.job_queue import queue_job
 from autoprune.service.storage.quota import Quota
-from autoprune.service.storage.records import Records, queue_job
-from autoprune.service.storage.tables import JobKind, JobRow, Json, SubmissionKeyRow, now
+from autoprune.service.storage.records import Records
+from autoprune.service.storage.states import JobKind
+from autoprune.service.storage.tables import JobRow, Json, SubmissionKeyRow, now
 
 #: How long a key stands for the job that it was first sent with.
 KEPT_FOR = timedelta(hours=24)

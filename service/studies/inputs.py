@@ -16,7 +16,7 @@ from autoprune.network.memory import keep_freed_memory
 from autoprune.network.network import Network
 from autoprune.reconstruction.gram import IMAGES, GramStatistics, collect_grams
 from autoprune.service.pipeline.inputs import BATCHNORM_IMAGES, load_model_of, load_splits
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 
 

@@ -15,14 +15,14 @@ from autoprune.criteria.channels import comparable_units
 from autoprune.criteria.members import Scores
 from autoprune.errors import Cancelled, CriterionError, NumericalError
 from autoprune.evaluation.metrics import score
+from autoprune.files import write_whole
 from autoprune.groups.channel_group import ChannelGroups
 from autoprune.network.network import Network
 from autoprune.reconstruction.orders import ranked_groups
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.service.pipeline.job_files import NOTEBOOK
-from autoprune.service.pipeline.outcome import write_text
 from autoprune.service.results.job_result import REPORT
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.studies.inputs import StudyInputs, load_study_inputs
 from autoprune.service.studies.report import write_report
@@ -103,8 +103,8 @@ def run_study(
     task = _Task(spec, inputs, Notebook(directory / NOTEBOOK, _facts(spec, inputs)), tell)
     result = _result(task, _STUDIES[spec.study](task), started)
     write_report(result, directory / REPORT)
-    write_text(directory / TABLE, csv_text(result))
-    write_text(directory / FILE, result.model_dump_json(indent=1))
+    write_whole(directory / TABLE, csv_text(result).encode())
+    write_whole(directory / FILE, result.model_dump_json(indent=1).encode())
     progress(Progress(stage="done", done=1, total=1, message="finished", policy=None))
     return result
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -34,7 +35,7 @@ PROBLEMS = {
 }
 
 pytestmark = pytest.mark.parametrize("name", sorted(POLICIES))
-on_every_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+on_every_problem = pytest.mark.parametrize("kind", PROBLEMS)
 
 
 def search(
@@ -61,6 +62,12 @@ def search(
         )
 
 
+@cache
+def whole(name: str, kind: str = "macs") -> SearchResult:
+    """Run a search that nothing disturbs, once for all that look at it or compare others with it."""
+    return search(name, PROBLEMS[kind])
+
+
 def tried(problem: PruningProblem, proposals: list[Proposal]) -> list[Trial]:
     """Make the trials of proposals without a driver."""
     evaluator = FormulaEvaluator(problem)
@@ -70,8 +77,8 @@ def tried(problem: PruningProblem, proposals: list[Proposal]) -> list[Trial]:
 
 
 @on_every_problem
-def test_the_budget_is_never_exceeded_except_by_probes(name: str, problem: PruningProblem) -> None:
-    result = search(name, problem)
+def test_the_budget_is_never_exceeded_except_by_probes(name: str, kind: str) -> None:
+    problem, result = PROBLEMS[kind], whole(name, kind)
     assert 1 <= len(result.trials) <= EVALUATIONS
     assert [trial.number for trial in result.trials] == list(range(1, len(result.trials) + 1))
     for trial in result.trials:
@@ -84,9 +91,9 @@ def test_the_budget_is_never_exceeded_except_by_probes(name: str, problem: Pruni
 
 
 @on_every_problem
-def test_the_budget_is_used_up(name: str, problem: PruningProblem) -> None:
+def test_the_budget_is_used_up(name: str, kind: str) -> None:
     """The last candidates of most policies are filled: no group can be widened."""
-    best = search(name, problem).best
+    problem, best = PROBLEMS[kind], whole(name, kind).best
     for index, width in enumerate(problem.widths):
         wider = [count for count in width.tolist() if count > best.kept[index]]
         if wider and name not in LEAVE_SOME:
@@ -94,8 +101,8 @@ def test_the_budget_is_used_up(name: str, problem: PruningProblem) -> None:
 
 
 @on_every_problem
-def test_the_seed_determines_everything(name: str, problem: PruningProblem) -> None:
-    first, second = search(name, problem), search(name, problem)
+def test_the_seed_determines_everything(name: str, kind: str) -> None:
+    first, second = whole(name, kind), search(name, PROBLEMS[kind])
     assert first.trials == second.trials
     assert first.best == second.best
 
@@ -104,21 +111,20 @@ def test_the_seed_determines_everything(name: str, problem: PruningProblem) -> N
 def test_the_batch_size_does_not_matter(name: str, batch: int) -> None:
     if name in DEPENDS_ON_BATCH:
         pytest.skip("does not promise it")
-    problem = PROBLEMS["macs"]
-    assert search(name, problem, batch=batch).trials == search(name, problem).trials
+    assert search(name, PROBLEMS["macs"], batch=batch).trials == whole(name).trials
 
 
 def test_a_stopped_search_goes_on_as_if_never_stopped(name: str) -> None:
     problem = PROBLEMS["macs"]
-    whole = search(name, problem)
-    for allowed in range(0, len(whole.trials), max(1, len(whole.trials) // 4)):
+    expected = whole(name)
+    for allowed in range(0, len(expected.trials), max(1, len(expected.trials) // 4)):
         answers = iter([False] * allowed + [True])
         with Journal("sqlite://") as journal:
             with pytest.raises(Cancelled, match=f"after {allowed} of"):
                 search(name, problem, journal, should_stop=lambda answers=answers: next(answers))
             resumed = search(name, problem, journal)
-        assert resumed.trials == whole.trials
-        assert resumed.best == whole.best
+        assert resumed.trials == expected.trials
+        assert resumed.best == expected.best
         assert resumed.cached >= allowed
 
 
@@ -132,10 +138,9 @@ def full_journal() -> Iterator[Journal]:
 
 
 def test_a_full_journal_changes_nothing(name: str, full_journal: Journal) -> None:
-    problem = PROBLEMS["macs"]
-    again = search(name, problem, full_journal)
+    again = search(name, PROBLEMS["macs"], full_journal)
     assert again.evaluated == 0
-    assert again.trials == search(name, problem).trials
+    assert again.trials == whole(name).trials
 
 
 def test_tell_out_of_turn_is_refused_and_changes_nothing(name: str) -> None:
@@ -179,6 +184,5 @@ def test_at_most_n_are_proposed_and_the_end_is_final(name: str) -> None:
 
 
 def test_seeds_matter_unless_the_policy_says_that_they_do_not(name: str) -> None:
-    problem = PROBLEMS["macs"]
-    same = search(name, problem, seed=3).trials == search(name, problem, seed=4).trials
+    same = whole(name).trials == search(name, PROBLEMS["macs"], seed=4).trials
     assert same == (name in WITHOUT_SEED)

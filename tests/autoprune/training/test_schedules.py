@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import SearchError
 from autoprune.training.gradual_schedule import GradualSchedule
-from autoprune.training.rounds import check_shares, exponential, kept_count, linear, one_shot
+from autoprune.training.rounds import check_shares, exponential, kept_count, linear
 
 shares = st.floats(0.001, 1.0)
 
@@ -27,7 +27,7 @@ def test_counts_never_rise_and_end_at_the_target(final: float, rounds: int, tota
 
 
 def test_rounds_by_hand() -> None:
-    assert one_shot(0.2) == (0.2,)
+    assert linear(0.2, 1) == (0.2,)
     assert linear(0.2, 4) == pytest.approx((0.8, 0.6, 0.4, 0.2))
     assert exponential(0.8**5, 5) == pytest.approx((0.8, 0.64, 0.512, 0.4096, 0.32768))
     removed = [before - after for before, after in itertools.pairwise((1.0, *linear(0.1, 7)))]
@@ -54,7 +54,7 @@ def test_the_gradual_schedule_is_the_cubic_of_the_paper(
         assert schedule.prunes_at(after) or every[before] == every[after]
 
 
-@pytest.mark.parametrize("make", [lambda: one_shot(0.0), lambda: linear(1.5, 2), lambda: exponential(0.5, 0)])
+@pytest.mark.parametrize("make", [lambda: linear(0.0, 1), lambda: linear(1.5, 2), lambda: exponential(0.5, 0)])
 def test_what_is_no_schedule_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(SearchError):

@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx
 import pytest
-from typer.testing import CliRunner
 
 from autoprune.certificate import count_onnx
 from autoprune.costs.budget import Budget
@@ -21,19 +20,21 @@ from autoprune.groups.channel_group import find_groups
 from autoprune.problem import pruning_problem
 from autoprune.pruning.policy import PruningPolicy
 from autoprune.pruning.weight_masks import nonzero_weights
-from autoprune.service.cli import options
-from autoprune.service.cli.app import app, compare, search
+from autoprune.service.cli.app import compare, search
 from autoprune.service.cli.demo_network import demo_network, train_demo_network
+from autoprune.service.cli.spec_values import FINETUNE_FIELDS, spec_values
 from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.locks import held
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.specs.amc_options import AmcOptions
+from autoprune.service.specs.finetune_options import FinetuneOptions
 from autoprune.service.specs.front_options import FrontOptions
-from autoprune.service.specs.job_spec import FinetuneOptions, JobSpec
+from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
 from autoprune.training.rounds import kept_count
 from autoprune.training.weight_scores import weights_of
+from tests.service.commands import run
 
 AMC = ("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "amc")
 
@@ -44,13 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network, trained, _ = train_demo_network(epochs=4)
     export_onnx(trained, path, input_shape=network.input_shape)
     return path
-
-
-def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
-    """Run a command in this process; return what it wrote on stdout and stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -293,7 +287,7 @@ def test_defaults_are_those_of_a_job() -> None:
             assert default == tuning[name], name
         elif name in defaults:
             assert default == (list(defaults[name]) if name == "policies" else defaults[name]), name
-    assert set(options.FINETUNE_FIELDS) == set(tuning)
+    assert set(FINETUNE_FIELDS) == set(tuning)
     assert set(defaults) - {"amc", "front", "pruningnet", "finetune", "model", "dataset", "budget"} <= set(named)
     for prefix, settings in (("amc_", AmcOptions), ("pruningnet_", PruningNetOptions)):
         own = {name.removeprefix(prefix): default for name, default in named.items() if name.startswith(prefix)}
@@ -316,13 +310,14 @@ def test_compare_has_the_options_of_search_and_the_defaults_of_a_comparison() ->
 
 
 def test_weights_of_an_architecture_may_be_named_either_way() -> None:
-    one = options.spec_values({"model": "resnet20_cifar", "weights": Path("w.safetensors"), "input_shape": "3,32,32"})
-    other = options.spec_values({"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": "3x32x32"})
+    one = spec_values({"model": "resnet20_cifar", "weights": Path("w.safetensors"), "input_shape": "3,32,32"})
+    other = spec_values({"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": "3x32x32"})
     assert one == other == {"model": "w.safetensors", "architecture": "resnet20_cifar", "input_shape": (3, 32, 32)}
 
 
 def test_search_prints_one_json_document_and_goes_on_after_ctrl_c(model: Path, tmp_path: Path) -> None:
-    command = ["search", model, "--data", "digits", "--budget", "macs=50%", "-o", tmp_path / "run", "--json"]
+    command = ["search", model, "--data", "digits", "--fit-images", "400", "--budget", "macs=50%",
+               "--evaluations", "20", "-o", tmp_path / "run", "--json"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "autoprune.service.cli.app", *map(str, command), "--finetune-epochs", "2000"],
         stderr=subprocess.PIPE,

@@ -5,22 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from autoprune.errors import LatencyTableError, UnknownNameError
 from autoprune.latency_tables.table import Calibration, LatencyTable
-from autoprune.service.cli.app import app
 from autoprune.service.devices import tables as device_tables
 from autoprune.service.devices.tables import TableStore, find_table, table_id
+from tests.service import commands
 from tests.service.live_service import tiny_onnx
 from tests.service.table_samples import CONV, altered, sample_table
 
 
 def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
     """Run a device command in this process; return what it wrote on stdout and stderr."""
-    result = CliRunner().invoke(app, ["device", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
+    return commands.run("device", *arguments, code=code)
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from autoprune.certificate import count_onnx
-from autoprune.service.cli.app import app, search, submit
+from autoprune.service.cli.app import search, submit
 from autoprune.service.comparisons.comparison_result import ComparisonResult
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.settings import Settings
+from tests.service.commands import run
 from tests.service.live_service import Live, in_thread, tiny_onnx
 
 QUICK = ("--data", "digits", "--budget", "macs=50%", "--policy", "uniform", "--evaluations", "2", "--fit-images", "200",
@@ -39,13 +39,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.onnx"
     path.write_bytes(tiny_onnx())
     return path
-
-
-def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
-    """Run a command in this process; return what it wrote on stdout and stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout, result.stderr
 
 
 def test_a_job_is_submitted_watched_and_fetched(model: Path, tmp_path: Path) -> None:

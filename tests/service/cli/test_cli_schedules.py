@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 from autoprune.certificate import count_onnx
 from autoprune.formats.load import load_network
@@ -21,12 +20,12 @@ from autoprune.network.layers import Reshape
 from autoprune.network.network import NetworkBuilder
 from autoprune.pruning.weight_masks import nonzero_weights
 from autoprune.recovery.finetune import finetune
-from autoprune.service.cli.app import app
 from autoprune.service.locks import held
 from autoprune.training.masks import full_masks
 from autoprune.training.patterns import Pattern, holds
 from autoprune.training.rounds import kept_count
 from tests.autoprune.training.digits import CPU, FROM_SCRATCH, digits_network, digits_splits
+from tests.service.commands import said
 
 DATA = ("--data", "digits", "--no-augment", "--batch-size", "32", "--fit-images", "640")
 
@@ -39,14 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
-
-
 def found(*arguments: str | Path) -> dict[str, Any]:
-    answer = json.loads(run(*arguments, "--json"))
+    answer = json.loads(said(*arguments, "--json"))
     assert isinstance(answer, dict)
     return answer
 
@@ -69,7 +62,7 @@ def test_fresh_weights_need_labels(model: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "unlabelled.npz", images=images)
     common = ("prune", model, "--data", tmp_path / "unlabelled.npz", "--kept", "0.5", "--from-scratch")
-    assert "for which it needs labels" in run(*common, "-o", tmp_path, code=2)
+    assert "for which it needs labels" in said(*common, "-o", tmp_path, code=2)
 
 
 def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Path) -> None:
@@ -87,14 +80,14 @@ def test_two_of_every_four_weights_stay_after_training(model: Path, tmp_path: Pa
 
 def test_slim_cuts_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -> None:
     common = ("slim", model, *DATA, "--batch-size", "16", "--kept", "0.6", "--final-epochs", "1", "-o", tmp_path)
-    assert "give --soft-masks, --from-scratch" in run(*common, code=2)
-    assert "has switched off all channels" in run(*common, "--from-scratch", "--epochs", "1", code=2)
+    assert "give --soft-masks, --from-scratch" in said(*common, code=2)
+    assert "has switched off all channels" in said(*common, "--from-scratch", "--epochs", "1", code=2)
     slim = found(*common, "--from-scratch", "--epochs", "8")
     assert sum(slim["kept"].values()) == kept_count(120, 0.6)
     assert slim["strength"] == pytest.approx(0.7 / (40 * 8 * 0.05), rel=0.02)
     assert slim["report"]["pruned"]["top1"] > 0.8
     assert slim["exported"]["cost"] == count_onnx(tmp_path / "model.onnx")
-    again = json.loads(run("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
+    again = json.loads(said("export", model, "--plan", tmp_path / "plan.json", "--pruned-weights",
                            tmp_path / "weights.safetensors", "-o", tmp_path / "again.onnx", "--json"))  # fmt: skip
     assert again["cost"] == slim["exported"]["cost"]
 
@@ -133,7 +126,7 @@ def test_channels_go_evenly_by_rounds_until_the_tolerance_stops_it(model: Path, 
     common = ("prune", model, *DATA, "--unit", "channels", "--kept", "0.91", "--rounds", "10", "-o", tmp_path)
     history = found(*common)["history"]  # 11 of 120 channels
     assert [each["removed"] for each in history] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
-    stopped = run(*common, "--tolerance", "0", "--learning-rate", "1")
+    stopped = said(*common, "--tolerance", "0", "--learning-rate", "1")
     assert "stopped by --tolerance: 0 of 11 channels went" in stopped
     answer = json.loads((tmp_path / "prune.json").read_text())
     assert answer["stopped_by_tolerance"]
@@ -174,17 +167,19 @@ def test_ctrl_c_says_what_is_kept(model: Path, tmp_path: Path, options: tuple[st
     thread = Thread(target=stop)
     thread.start()
     try:
-        said = run("prune", model, *DATA, "--kept", "0.5", "--epochs", "50", *options, "-o", tmp_path, code=130)
+        told = said("prune", model, *DATA, "--kept", "0.5", "--epochs", "50", *options, "-o", tmp_path, code=130)
     finally:
         stopped.set()
         thread.join()
-    assert f"stopped; {expected}" in said
+    assert f"stopped; {expected}" in told
 
 
 @pytest.mark.parametrize("command", ["prune", "slim", "lottery"])
 def test_one_command_at_a_time_in_a_folder(model: Path, tmp_path: Path, command: str) -> None:
     with held(tmp_path / ".lock"):
-        assert "another command is running there" in run(command, model, *DATA, "--kept", "0.5", "-o", tmp_path, code=2)
+        assert "another command is running there" in said(
+            command, model, *DATA, "--kept", "0.5", "-o", tmp_path, code=2
+        )
 
 
 @pytest.mark.parametrize(
@@ -204,4 +199,4 @@ def test_one_command_at_a_time_in_a_folder(model: Path, tmp_path: Path, command:
     ],
 )
 def test_what_cannot_be_is_refused(model: Path, tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
-    assert expected in run(arguments[0], model, *DATA, *arguments[1:], "-o", tmp_path, code=2)
+    assert expected in said(arguments[0], model, *DATA, *arguments[1:], "-o", tmp_path, code=2)

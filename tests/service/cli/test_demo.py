@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoprune.certificate import count_onnx, file_sha256
+from autoprune.certificate import count_onnx
+from autoprune.files import file_sha256
 from autoprune.service.cli.app import app
 from autoprune.service.cli.demo import JOB
 from autoprune.service.cli.demo_network import demo_network, train_demo_network

@@ -19,7 +19,7 @@ from autoprune.network.network import network_of
 from autoprune.service.client.job import Comparison, Job
 from autoprune.service.client.views import Dataset, Model
 from autoprune.service.settings import Settings
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.zoo.registry import build
 from tests.service.live_service import Live, images_npz, in_thread, tiny_onnx
 

@@ -17,9 +17,9 @@ from autoprune import Client, ClientError
 from autoprune.service.client.download import save
 from autoprune.service.client.views import Artifact
 from autoprune.service.settings import DEFAULT_URL, Settings
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobState
+from autoprune.service.storage.states import JobState
 from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
 
 QUICK = {"policies": ["uniform"], "evaluations": 1, "refit": False, "fit_images": 100, "search_images": 50,

@@ -14,28 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.certificate import file_sha256
 from autoprune.errors import Cancelled, SearchError
-from autoprune.formats.onnx_export import export_onnx
+from autoprune.files import file_sha256
 from autoprune.search.journal import Journal
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_result import ComparisonResult, RunView
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.comparisons.runs import Run, runs_of
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
-from autoprune.service.specs.job_spec import Progress, SpecError, read_as
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError, read_as
 
 EVALUATIONS = 10
 SEEDS = 2
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
 
 
 def spec_of(model: Path, **changes: object) -> ComparisonSpec:

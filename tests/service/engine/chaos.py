@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoprune.service.settings import Settings
 from autoprune.service.storage.losses import MOST_DEATHS
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 
 
 @dataclass(slots=True)

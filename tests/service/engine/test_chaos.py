@@ -22,7 +22,8 @@ from autoprune.service.pipeline.run import run_job
 from autoprune.service.settings import Settings
 from autoprune.service.specs.job_spec import JobSpec
 from autoprune.service.storage.event_records import EventRecords
-from autoprune.service.storage.tables import JobEventRow, JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobEventRow, JobRow
 from tests.service.engine.chaos import Chaos, Fleet, Killed
 from tests.service.engine.small_jobs import QUICK, add_job
 from tests.service.live_service import tiny_onnx

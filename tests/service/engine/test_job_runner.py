@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import update
 
 from autoprune.service.engine.service import opened
-from autoprune.service.pipeline.outcome import FILES
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.rest.server import listen
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import Settings, SettingsError

@@ -14,22 +14,22 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from autoprune.certificate import file_sha256
+from autoprune.files import file_sha256
 from autoprune.service.devices.work import queue_files
 from autoprune.service.engine.retention import Retention
 from autoprune.service.engine.service import Service, opened
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import MOST_DAYS, Settings, SettingsError
 from autoprune.service.storage.device_records import DeviceRecords
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError
+from autoprune.service.storage.states import JobState
 from autoprune.service.storage.tables import (
     ArtifactRow,
     DatasetRow,
     DeviceWorkRow,
     JobEventRow,
     JobRow,
-    JobState,
     ModelRow,
     SubmissionKeyRow,
     now,

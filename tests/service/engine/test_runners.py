@@ -20,7 +20,8 @@ from autoprune.service.storage.event_records import EventRecords
 from autoprune.service.storage.home_mark import HOME_ID
 from autoprune.service.storage.losses import MOST_CRASHES
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 from tests.service.engine.small_jobs import ENDLESS, QUICK, add_job, group_is_gone
 
 HERE = host_name()

@@ -12,10 +12,10 @@ from autoprune.service.engine.service import opened
 from autoprune.service.engine.takeover import Takeover
 from autoprune.service.pipeline.job_files import NOTEBOOK
 from autoprune.service.settings import Settings
-from autoprune.service.specs.job_spec import Progress
+from autoprune.service.specs.progress import Progress
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.storage.losses import MOST_CRASHES
-from autoprune.service.storage.tables import JobKind, JobState
+from autoprune.service.storage.states import JobKind, JobState
 from autoprune.service.studies.run import run_study
 from tests.service.live_service import tiny_onnx
 

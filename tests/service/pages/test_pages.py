@@ -13,7 +13,8 @@ from autoprune.service.results.job_result import FILE
 from autoprune.service.results.live_search import LIVE
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import ArtifactRow
 from tests.service.comparison_samples import sample_comparison
 from tests.service.html_page import HOSTILE, Page
 from tests.service.live_samples import head_line, trial_line
@@ -26,22 +27,8 @@ FORM = {"kind": "job", "model": "", "architecture": "", "dataset": "digits", "bu
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A service that accepts jobs and runs none."""
-    with in_thread(Settings(tmp_path_factory.mktemp("pages") / "home", run_jobs=False)) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def model(live: Live) -> str:
     return str(live.post_model(tiny_onnx()).json()["id"])
-
-
-@pytest.fixture(scope="module")
-def records(live: Live) -> Iterator[Records]:
-    opened = Records(live.settings.url)
-    yield opened
-    opened.close()
 
 
 def post(live: Live, *, files: dict[str, tuple[str, bytes]] | None = None, **changes: object) -> httpx.Response:

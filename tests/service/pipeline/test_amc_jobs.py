@@ -16,15 +16,13 @@ from plotly.graph_objects import Figure
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from autoprune.certificate import file_sha256
 from autoprune.envs.rewards import REWARDS
 from autoprune.errors import SearchError
-from autoprune.formats.onnx_export import export_onnx
+from autoprune.files import file_sha256
 from autoprune.search.driver import run_search
 from autoprune.search.journal import Journal
 from autoprune.search.uniform import Uniform
 from autoprune.service.cli.app import app
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.searchers import Found, experience
 from autoprune.service.reports.amc_figures import turns
@@ -38,14 +36,6 @@ from tests.search.small_problems import FormulaEvaluator, small_problem
 POLICIES = ("uniform", "random", "amc")
 EVALUATIONS = 12
 EXPERIENCE = 1 + EVALUATIONS
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
 
 
 def spec_of(model: Path, amc: dict[str, object], **changes: object) -> JobSpec:

@@ -10,20 +10,23 @@ import pytest
 from plotly.graph_objects import Figure
 from typer.testing import CliRunner
 
-from autoprune.certificate import count_onnx, file_sha256
+from autoprune.certificate import count_onnx
 from autoprune.errors import Cancelled, SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.searcher import Trial
 from autoprune.service.cli.app import app
 from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
+from autoprune.service.pipeline.finalist import FILES
 from autoprune.service.pipeline.fronts import spread
-from autoprune.service.pipeline.outcome import FILES
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.reports.job_report import figures, render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
-from autoprune.service.specs.job_spec import JobSpec, Progress, SpecError, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError, read_as
 
 POINTS = 5
 

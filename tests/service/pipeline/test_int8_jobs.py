@@ -7,19 +7,18 @@ from pathlib import Path
 import onnx
 import pytest
 
-from autoprune.certificate import file_sha256
 from autoprune.errors import LatencyTableError
+from autoprune.files import file_sha256
 from autoprune.formats.load import load_network
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.table import Calibration
 from autoprune.latency_tables.unit import Unit
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult
-from autoprune.service.specs.job_spec import JobSpec, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import read_as
 from tests.made_up_tables import made_up_table
 
 
@@ -43,21 +42,13 @@ def _is_int8(path: Path) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
-
-
-def _table(model: Path, precision: str) -> Path:
-    """Write the made-up table of a toaster."""
+def _table(model: Path, precision: str, folder: Path) -> Path:
+    """Write the made-up table of a toaster into a folder."""
 
     def time_us(unit: Unit) -> float:
         return 1.0 + unit.c_in * unit.c_out / 100
 
-    path = model.parent / f"{precision}.json"
+    path = folder / f"{precision}.json"
     made_up_table(load_network(model), time_us, Calibration(1.0, 5.0, 0.02, 0.04), precision).save(path)
     return path
 
@@ -77,7 +68,8 @@ def _spec(model: Path, **changes: object) -> JobSpec:
 @pytest.fixture(scope="module")
 def job(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path, Toaster]:
     folder, toaster = tmp_path_factory.mktemp("job"), Toaster(0.63, 0.59)
-    return run_job(_spec(model, device=str(_table(model, "int8"))), folder, timer=toaster), folder, toaster
+    table = _table(model, "int8", tmp_path_factory.mktemp("table"))
+    return run_job(_spec(model, device=str(table)), folder, timer=toaster), folder, toaster
 
 
 def test_the_files_that_the_budget_speaks_of_are_those_of_int8(job: tuple[JobResult, Path, Toaster]) -> None:
@@ -114,9 +106,9 @@ def test_the_accuracy_of_int8_files_stands_beside_that_of_float32(job: tuple[Job
 
 def test_tables_of_another_precision_than_the_job_exports_are_refused(model: Path, tmp_path: Path) -> None:
     for precision, int8, expected in (("fp32", True, "int8"), ("int8", False, "fp32")):
-        spec = _spec(model, device=str(_table(model, precision)), int8=int8)
+        spec = _spec(model, device=str(_table(model, precision, tmp_path)), int8=int8)
         with pytest.raises(LatencyTableError, match=f"expected a table of {expected} .* found {precision}"):
-            run_job(spec, tmp_path)
+            run_job(spec, tmp_path / "job")
 
 
 def test_int8_needs_no_budget_of_latency(model: Path, tmp_path: Path) -> None:
@@ -129,7 +121,7 @@ def test_int8_needs_no_budget_of_latency(model: Path, tmp_path: Path) -> None:
 
 def test_the_networks_that_a_comparison_delivers_have_int8_files(model: Path, tmp_path: Path) -> None:
     toaster = Toaster(0.59)
-    values = _spec(model, device=str(_table(model, "int8")), evaluations=6).model_dump()
+    values = _spec(model, device=str(_table(model, "int8", tmp_path)), evaluations=6).model_dump()
     result = run_comparison(read_as(ComparisonSpec, {**values, "seeds": 1}), tmp_path, timer=toaster).delivered
     policies = len(result.outcomes)
     assert policies == 3

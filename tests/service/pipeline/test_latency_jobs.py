@@ -11,13 +11,11 @@ import pytest
 from autoprune.costs.fused_units import fused_units
 from autoprune.errors import BudgetError, ExportError, InfeasibleBudgetError, LatencyTableError
 from autoprune.formats.load import load_network
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.groups.channel_group import find_groups
 from autoprune.latency_tables.measure import Latency
 from autoprune.latency_tables.session import RUNTIME
 from autoprune.latency_tables.table import Calibration, Conditions, LatencyTable
 from autoprune.search.journal import Journal
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.job_files import EVIDENCE
@@ -25,7 +23,8 @@ from autoprune.service.pipeline.latency_check import Timer
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.what_if import what_if
 from autoprune.service.results.job_result import JobResult
-from autoprune.service.specs.job_spec import JobSpec, read_as, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import read_as
 from tests.made_up_tables import made_up_table, staircase_us
 
 
@@ -36,16 +35,8 @@ def _table(model: Path, *, error: float = 0.02) -> LatencyTable:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
-
-
-@pytest.fixture(scope="module")
-def table(model: Path) -> Path:
-    path = model.parent / "toaster.json"
+def table(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "toaster.json"
     _table(model).save(path)
     return path
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from autoprune.artifact import load_pruned
-from autoprune.certificate import check_parity, count_onnx, file_sha256
+from autoprune.certificate import check_parity, count_onnx
 from autoprune.errors import Cancelled, SearchError
+from autoprune.files import file_sha256
 from autoprune.formats.load import load_network
 from autoprune.formats.onnx_export import export_onnx
 from autoprune.pruning.plan import Plan
@@ -25,7 +26,8 @@ from autoprune.service.pipeline.inputs import load_inputs, ranks_alike
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.results.job_result import JobResult
 from autoprune.service.results.wording import verdicts
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 from tests.search.dask_cluster import dask_cluster
 
 

@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 from autoprune.errors import Cancelled, SearchError
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.evidence import Evidence
 from autoprune.search.proxy_audit import FEWEST_PLANS
 from autoprune.service.cli.app import app
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.inputs import load_inputs
@@ -26,17 +24,11 @@ from autoprune.service.reports.job_report import render_report
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
 from autoprune.service.specs import pruningnet_options
-from autoprune.service.specs.job_spec import JobSpec, Progress, SpecError, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError
 
 EVALUATIONS = 8
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
 
 
 def spec_of(model: Path, pruningnet: dict[str, object], **changes: object) -> JobSpec:

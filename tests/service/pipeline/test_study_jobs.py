@@ -18,12 +18,10 @@ import pytest
 from optuna.trial import TrialState
 
 from autoprune.errors import SearchError
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.driver import run_search
 from autoprune.search.journal import Journal
 from autoprune.search.policies import make_searcher
 from autoprune.search.screening import Screening
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.pipeline.job_files import STUDIES
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.studies import study_file
@@ -34,14 +32,6 @@ from tests.search.small_problems import FormulaEvaluator, small_problem
 
 POLICIES = ("uniform", "tpe", "nsga2")
 EVALUATIONS = 20
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
 
 
 def spec_of(model: Path) -> JobSpec:

@@ -6,30 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from autoprune.errors import SearchError
-from autoprune.formats.onnx_export import export_onnx
 from autoprune.search.evidence import Evidence
 from autoprune.search.journal import Journal
-from autoprune.service.cli.app import app
-from autoprune.service.cli.demo_network import train_demo_network
 from autoprune.service.pipeline.job_files import EVIDENCE, JOURNAL
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.what_if import WhatIfView, what_if
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
 from autoprune.service.specs.job_spec import JobSpec, read_spec
+from tests.service.commands import said
 
 EVALUATIONS = 16
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "digits.onnx"
-    network, module, _ = train_demo_network(epochs=2)
-    export_onnx(module, path, input_shape=network.input_shape)
-    return path
 
 
 def spec_of(model: Path, **changes: object) -> JobSpec:
@@ -47,13 +36,6 @@ def job(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResul
     return run_job(spec_of(model), folder), folder
 
 
-def run(*arguments: str | Path, code: int = 0) -> str:
-    """Run a command in this process; return what it wrote."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
-
-
 def test_the_command_answers_for_several_budgets(
     job: tuple[JobResult, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -62,7 +44,7 @@ def test_the_command_answers_for_several_budgets(
     monkeypatch.setattr(torch.nn.Module, "__call__", None)  # nor is anything run
     budgets = ("macs=60%", "macs=40%", "macs=30%,params=50%")
     asked = [word for budget in budgets for word in ("--budget", budget)]
-    view = WhatIfView.model_validate_json(run("what-if", folder, *asked, "--json"))
+    view = WhatIfView.model_validate_json(said("what-if", folder, *asked, "--json"))
     assert view == what_if(folder / EVIDENCE, budgets)
     loose, same, tight = view.budgets
     assert (view.metric, view.unpruned, view.images) == ("top1", result.search.top1, result.search.images)
@@ -80,7 +62,7 @@ def test_the_command_answers_for_several_budgets(
     assert loose.within.score == max(t.objective for outcome in result.outcomes for t in outcome.trials)
     assert view.gain is not None
     assert view.gain.gain == pytest.approx(loose.within.score - same.score)
-    shown = " ".join(run("what-if", folder, *asked).split())
+    shown = " ".join(said("what-if", folder, *asked).split())
     for text in ("90% interval", "evaluated", "assumes (channels kept): stem.conv", "searching gained", *budgets):
         assert text in shown, text
 
@@ -97,7 +79,7 @@ def test_the_command_answers_for_several_budgets(
 def test_what_cannot_be_answered_is_refused(
     job: tuple[JobResult, Path], arguments: tuple[str, ...], message: str
 ) -> None:
-    stderr = run("what-if", *(text.format(job=job[1]) for text in arguments), code=2)
+    stderr = said("what-if", *(text.format(job=job[1]) for text in arguments), code=2)
     assert stderr.startswith("error: ")
     assert len(stderr.splitlines()) == 1
     assert message in stderr
@@ -159,7 +141,7 @@ def test_a_job_with_other_evaluations_is_refused(
 
 def test_a_folder_without_a_search_is_refused(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    stderr = run("search", model, "--data", "digits", "--budget", "macs=30%", "--continue-from", tmp_path, "-o", out,
+    stderr = said("search", model, "--data", "digits", "--budget", "macs=30%", "--continue-from", tmp_path, "-o", out,
                  code=2)  # fmt: skip
     assert f"cannot use {tmp_path / EVIDENCE}" in stderr
 

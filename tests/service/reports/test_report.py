@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 
 from autoprune.service.reports.job_report import figures, render_report, write_report
 from autoprune.service.results.job_result import JobResult
-from autoprune.service.results.wording import amount, duration, noise, verdicts
+from autoprune.service.results.wording import duration, noise, verdicts
 from tests.service.html_page import HOSTILE, Page
 from tests.service.result_samples import sample_result, scores
 
@@ -101,13 +101,6 @@ def test_works_without_labels_finetuning_and_latency(tmp_path: Path) -> None:
     assert "agreement with the unpruned network" in page.text
     assert "Latency was not measured" in page.text
     assert "fine-tuned, report split" not in page.text
-
-
-@pytest.mark.parametrize(
-    ("value", "written"), [(950, "950"), (12_345, "12.3k"), (412_672, "413k"), (126_800_000, "127M"), (4.1e9, "4.1G")]
-)
-def test_amounts(value: float, written: str) -> None:
-    assert amount(value) == written
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from autoprune.latency_tables.agent import Agent, ServiceError
 from autoprune.latency_tables.runner import main
 from autoprune.service.rest.server import serve
 from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.key_records import KeyNameError, KeyRecords
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import KeyScope
 from tests.service.live_service import Live, in_process, in_thread, tiny_onnx
 

@@ -8,7 +8,8 @@ import pytest
 
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import ArtifactRow
 from tests.service.live_service import Live, in_thread
 
 CONTENT = b"<html></html>"

@@ -1,6 +1,5 @@
 """Pages of other sites cannot use the service through a browser; large bodies are for routes that take files."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from autoprune.service.settings import Settings
 from tests.service.live_service import Live, in_thread, tiny_onnx
 
 MODEL = {"file": ("m.onnx", tiny_onnx(seed=1))}
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("callers") / "home", run_jobs=False)) as service:
-        yield service
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "10.0.0.1", "", "[::"])

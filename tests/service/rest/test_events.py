@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from autoprune.service.settings import Settings
 from autoprune.service.storage.event_records import add_event
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobChange, JobKind, JobRow, JobState
-from tests.service.live_service import Live, in_process, in_thread
+from autoprune.service.storage.states import JobChange, JobKind, JobState
+from autoprune.service.storage.tables import JobRow
+from tests.service.live_service import Live, in_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,6 @@ def stream(live: Live, address: str, **headers: str) -> list[Told]:
 
 def states(events: list[Told]) -> list[str]:
     return [told.data["state"] for told in events if told.event == "state"]
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("events") / "home", run_jobs=False)) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def records(live: Live) -> Iterator[Records]:
-    with contextlib.closing(Records(live.settings.url)) as records:
-        yield records
 
 
 def progress(done: int) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """A job that is sent twice under one key is one job."""
 
-import contextlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -10,28 +8,15 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
 from autoprune.service.storage.submissions import KEPT_FOR
 from autoprune.service.storage.tables import SubmissionKeyRow, now
-from tests.service.live_service import Live, in_thread, tiny_onnx
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("keys") / "home", run_jobs=False)) as service:
-        yield service
+from tests.service.live_service import Live, tiny_onnx
 
 
 @pytest.fixture(scope="module")
 def spec(live: Live) -> dict[str, Any]:
     return {"model": live.post_model(tiny_onnx()).json()["id"], "dataset": "digits", "budget": "macs=50%"}
-
-
-@pytest.fixture(scope="module")
-def records(live: Live) -> Iterator[Records]:
-    with contextlib.closing(Records(live.settings.url)) as records:
-        yield records
 
 
 def post(live: Live, spec: dict[str, Any], key: str, address: str = "/v1/jobs") -> httpx.Response:

@@ -1,29 +1,13 @@
 """Lists in pages: everything once, whatever is added meanwhile."""
 
-import contextlib
-from collections.abc import Iterator
-
 import pytest
 
-from autoprune.service.settings import Settings
 from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobKind, JobState
-from tests.service.live_service import Live, images_npz, in_thread, tiny_onnx
+from autoprune.service.storage.states import JobKind, JobState
+from tests.service.live_service import Live, images_npz, tiny_onnx
 
 SPEC = {"model": "m", "dataset": "digits", "budget": "macs=50%"}
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("pages") / "home", run_jobs=False)) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def records(live: Live) -> Iterator[Records]:
-    with contextlib.closing(Records(live.settings.url)) as records:
-        yield records
 
 
 def pages(live: Live, address: str, key: str = "id") -> list[list[str]]:

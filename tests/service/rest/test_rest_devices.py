@@ -17,19 +17,13 @@ from autoprune.latency_tables.runner import main
 from autoprune.latency_tables.table import LatencyTable
 from autoprune.service.devices.tables import find_table, table_id
 from autoprune.service.devices.work import DeviceTimer, is_polling, queue_files, wait_for_latencies
-from autoprune.service.settings import Settings
 from autoprune.service.storage.device_records import MOST_ATTEMPTS, DeviceRecords, WorkStateError
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.file_store import FileStore
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import now
-from tests.service.live_service import Live, in_thread, tiny_onnx
+from tests.service.live_service import Live, tiny_onnx
 from tests.service.table_samples import altered, sample_table
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("devices") / "home", run_jobs=False)) as service:
-        yield service
 
 
 @pytest.fixture(scope="module")

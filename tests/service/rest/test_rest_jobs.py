@@ -1,23 +1,16 @@
 """Jobs over REST: what is refused before it is queued, and what is shown of what is queued."""
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import numpy as np
 import pytest
 
-from autoprune.service.settings import Settings
-from autoprune.service.specs.job_spec import JobSpec, SpecError, read_spec
-from tests.service.live_service import Live, images_npz, images_zip, in_thread, npz, tiny_onnx
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.reading import SpecError
+from tests.service.live_service import Live, images_npz, images_zip, npz, tiny_onnx
 
 BLANK = np.zeros((30, 8, 8), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with in_thread(Settings(tmp_path_factory.mktemp("jobs") / "home", run_jobs=False)) as service:
-        yield service
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,17 @@
 """The work of devices, on both databases: given out once, again where no result comes, and done once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
 
 from autoprune.service.storage.device_records import MOST_ATTEMPTS, DeviceRecords, WorkStateError
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.errors import NotFoundError
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import DeviceWorkRow, now
 
 WORK = {"time_budget_s": 1}
-
-
-@pytest.fixture
-def records(database_url: str) -> Iterator[Records]:
-    with closing(Records(database_url, create=True)) as records:
-        yield records
 
 
 def forget(records: Records) -> None:

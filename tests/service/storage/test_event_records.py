@@ -1,8 +1,6 @@
 """Every change of a job's state leaves one event, and nothing else does."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -10,13 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from autoprune.service.storage.event_records import EventRecords
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, JobChange, JobState
-
-
-@pytest.fixture
-def records(database_url: str) -> Iterator[Records]:
-    with closing(Records(database_url, create=True)) as records:
-        yield records
+from autoprune.service.storage.states import JobChange, JobState
+from autoprune.service.storage.tables import ArtifactRow
 
 
 def told(records: Records, job_id: str) -> list[tuple[str, int, object]]:

@@ -5,8 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from autoprune.service.storage.errors import NotFoundError
 from autoprune.service.storage.key_records import KeyRecords
-from autoprune.service.storage.records import NotFoundError, Records
+from autoprune.service.storage.records import Records
 from autoprune.service.storage.tables import KeyScope
 
 

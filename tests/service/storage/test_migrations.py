@@ -19,7 +19,8 @@ from autoprune.service.storage.device_records import DeviceRecords
 from autoprune.service.storage.event_records import EventRecords
 from autoprune.service.storage.migrate import alone
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobState, ModelRow, Table
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, ModelRow, Table
 from tests.service.postgres import PASSWORD
 
 BEFORE_REVISIONS = Path(__file__).parent / "records_before_revisions.sql"

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import event, insert, text
 
 from autoprune.service.storage.records import Records
-from autoprune.service.storage.tables import JobRow, JobState
+from autoprune.service.storage.states import JobState
+from autoprune.service.storage.tables import JobRow
 
 SHORT, LONG = 10, 10_000
 

@@ -9,19 +9,14 @@ import pytest
 from sqlalchemy import text, update
 
 from autoprune.service.settings import Settings, SettingsError
+from autoprune.service.storage.errors import JobStateError, NotFoundError
 from autoprune.service.storage.losses import MOST_CRASHES, MOST_DEATHS, Loss
-from autoprune.service.storage.records import JobStateError, NotFoundError, Records
-from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobKind, JobRow, JobState, ModelRow, now
+from autoprune.service.storage.records import Records
+from autoprune.service.storage.states import JobKind, JobState
+from autoprune.service.storage.tables import ArtifactRow, DatasetRow, JobRow, ModelRow, now
 from tests.service.postgres import Postgres
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def records(database_url: str) -> Records:
-    records = Records(database_url, create=True)
-    yield records
-    records.close()
 
 
 def dataset(row_id: str, name: str = "a.npz") -> DatasetRow:

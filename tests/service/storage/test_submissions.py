@@ -1,24 +1,17 @@
 """Jobs under keys of the client's and within quotas, on both databases, also when many are sent at once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 from sqlalchemy import update
 
 from autoprune.service.storage.quota import NO_QUOTA, Quota, QuotaError
 from autoprune.service.storage.records import Records
+from autoprune.service.storage.states import JobKind, JobState
 from autoprune.service.storage.submissions import KEPT_FOR, IdempotencyError, Submissions
-from autoprune.service.storage.tables import JobKind, JobState, SubmissionKeyRow, now
+from autoprune.service.storage.tables import SubmissionKeyRow, now
 
 SEARCH = JobKind.SEARCH
-
-
-@pytest.fixture
-def records(database_url: str) -> Iterator[Records]:
-    with closing(Records(database_url, create=True)) as records:
-        yield records
 
 
 def test_one_key_is_one_job_for_many_who_send_at_once(records: Records) -> None:

@@ -22,7 +22,8 @@ from autoprune.service.client.errors import ClientError
 from autoprune.service.client.job import Study
 from autoprune.service.pipeline.job_files import NOTEBOOK
 from autoprune.service.settings import Settings
-from autoprune.service.specs.job_spec import Progress, SpecError, read_as
+from autoprune.service.specs.progress import Progress
+from autoprune.service.specs.reading import SpecError, read_as
 from autoprune.service.specs.study_spec import StudySpec
 from autoprune.service.studies.run import run_study
 from autoprune.service.studies.study_result import StudyResult
