@@ -4,17 +4,29 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.criteria.catalog import OBS, criterion_names, find_criterion
 from autoprune.errors import AutopruneError, UnknownNameError
 from autoprune.service.specs.amc_options import AmcOptions
+from autoprune.service.specs.field_problems import problems_of
 from autoprune.service.specs.front_options import NSGA2, FrontOptions
 from autoprune.service.specs.pruningnet_options import PruningNetOptions
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def _check_input_shape(value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    """Refuse sizes that no image has."""
+    if value is not None and not all(1 <= size <= 4096 for size in value):
+        raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
+    return value
+
+
+#: The size of an image, (C, H, W).
+InputShape = Annotated[tuple[int, int, int] | None, AfterValidator(_check_input_shape)]
 
 EXAMPLE_MODEL_ID = "mdl_2c26b46b68ffc68ff99b453c"
 EXAMPLE_DATASET_ID = "dat_fcde2b2edba56bf408601fb7"
@@ -108,7 +120,7 @@ class JobSpec(BaseModel):
     num_classes: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
     )
-    input_shape: tuple[int, int, int] | None = Field(
+    input_shape: InputShape = Field(
         default=None,
         strict=False,
         description="One image, (C, H, W), where an ONNX file leaves it open or a zoo architecture is to have another.",
@@ -239,14 +251,6 @@ class JobSpec(BaseModel):
         "where the search is long enough to repay their start.",
     )
 
-    @field_validator("input_shape")
-    @classmethod
-    def _check_input_shape(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
-        """Refuse sizes that no image has."""
-        if value is not None and not all(1 <= size <= 4096 for size in value):
-            raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
-        return value
-
     @field_validator("criterion")
     @classmethod
     def _check_criterion(cls, value: str) -> str:
@@ -258,7 +262,7 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_requirements(self) -> Self:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other; the type of the error is the field to blame."""
         for name, asked in (
             ("criterion 'obs'", self.criterion == OBS),
             ("policy 'exact'", "exact" in self.policies),
@@ -272,7 +276,7 @@ class JobSpec(BaseModel):
             raise PydanticCustomError("front", "a front is what policy 'nsga2' looks for; name it in policies")
         if self.amc.experience and self.policies[0] == "amc":
             raise PydanticCustomError(
-                "experience", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"
+                "amc", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"
             )
         return self
 
@@ -312,25 +316,7 @@ def read_as(kind: type[_Document], values: Mapping[str, object]) -> _Document:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise SpecError(problems_of(error.errors(include_url=False))) from error
-
-
-def problems_of(errors: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
-    """Turn pydantic's error mappings into where, expected and found, each short enough for a message."""
-    return [
-        {
-            "where": ".".join(map(str, location)) if isinstance(location := error["loc"], tuple) else str(location),
-            "expected": str(error["msg"])[:500],
-            "found": "nothing" if error["type"] == "missing" else _shortened(error.get("input")),
-        }
-        for error in errors
-    ]
-
-
-def _shortened(value: object) -> str:
-    """Return the start of a value's text in plain ASCII."""
-    text = ascii(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        raise SpecError(problems_of(error.errors(include_url=False), kind)) from error
 
 
 class Progress(BaseModel):

@@ -255,11 +255,11 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
         (("search", "{model}", "--data", "nowhere", "--budget", "macs=50%", "-o", "{out}"), "nowhere"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "-o", "{model}"), "cannot write there"),
         ((*AMC, "--amc-reward", "accuracy"), "amc.reward"),
-        ((*AMC, "--amc-parallel-episodes", "17"), "less than or equal to 16"),
+        ((*AMC, "--amc-parallel-episodes", "17"), "expected at most 16"),
         ((*AMC, "--amc-experience"), "needs a policy before it"),
         ((*AMC, "--amc-agent", "nowhere.safetensors", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
         ((*AMC, "--amc-agent", "{model}", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
-        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--seeds", "0"), "seeds: Input should be"),
+        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--seeds", "0"), "expected at least 1"),
         (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--evaluations", "2", "-o", "{out}"),
          "allow more"),
         (("serve", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 - it is refused
