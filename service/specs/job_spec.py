@@ -288,6 +288,10 @@ class JobSpec(BaseModel):
             raise PydanticCustomError("policies", "expected each policy once")
         known = importlib.import_module("autoprune.search.policies").POLICIES  # imports torch: not for reading a spec
         for name in value:
+            if "," in name:
+                raise PydanticCustomError(
+                    "policies", "expected one policy each time: on the command line --policy uniform --policy exact"
+                )
             if name not in known:
                 raise PydanticCustomError(
                     "policies", "{reason}", {"reason": str(UnknownNameError("policy", name, known))}

@@ -228,6 +228,18 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (("inspect", "m.onnx", "--round-to", "x"), "'--round-to': expected a whole number (found 'x')"),
+        (("slim", "m.onnx", "--data", "digits", "--final-epochs", "-1"), "expected at least 0 (found '-1')"),
+        (("study", "oracle", "m.onnx", "--channels", "x"), "'--channels': expected a whole number (found 'x')"),
+    ],
+)
+def test_options_that_cannot_be_read_are_described_in_our_words(arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in run(*arguments, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
         (("prune", "{model}", "--data", "digits", "--kept", "0", "-o", "{out}"), "kept shares above 0"),
         (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--schedule", "cubic", "-o", "{out}"), "gradual"),
         (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--tolerance", "1", "-o", "{out}"),
@@ -245,6 +257,9 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
         (("inspect", "{model}", "--budget", "watts=3"), "unknown budget quantity"),
         (("inspect", "{model}", "--round-to", "0"), "--round-to"),
         (("inspect", "{model}", "--max-ratio", "1"), "--max-ratio"),
+        (("inspect", "resnet20"), "Did you mean 'resnet20_cifar'?"),
+        (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "uniform,exact"),
+         "expected one policy each time"),
         (("inspect", "{model}", "--weights", "w.safetensors"), "NAME --weights FILE"),
         (("inspect", "{model}", "--input-shape", "big"), "channels,height,width"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "magic"), "magic"),
