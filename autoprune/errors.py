@@ -75,7 +75,8 @@ class UnknownNameError(AutopruneError):
         """Describe `name`, which is not among the `known` names of this `kind` (for example ``"policy"``)."""
         names = sorted(known)
         self._arguments = (kind, name, tuple(names))
-        close = get_close_matches(name, names, n=1)
+        longer = [known_name for known_name in names if name and known_name.startswith(name)]
+        close = longer[:1] or get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 

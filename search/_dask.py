@@ -1,7 +1,7 @@
 """What pools behind Dask have in common: how an evaluator is sent out, and an executor. Imports Dask."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from distributed.comm.core import CommClosedError
 
 from autoprune.errors import ClusterError
 from autoprune.evaluation.plan_evaluator import PlanEvaluator
+from autoprune.search._parcel import Parcel, opened, opened_at, unreadable
 from autoprune.search.pool import LostError, ShouldStop, wait_for
 
 _T = TypeVar("_T")
@@ -18,10 +19,12 @@ _T = TypeVar("_T")
 #: Errors that mean a lost worker or engine, besides those of ``concurrent.futures``.
 LOST: tuple[type[Exception], ...] = (distributed.KilledWorker, CommClosedError)
 
+_NOBODY = "no worker process is left that could evaluate; run the search again to go on"
+
 
 def scatter(
     client: distributed.Client, workers: Collection[str] | None, evaluator: PlanEvaluator, should_stop: ShouldStop
-) -> "distributed.Future[PlanEvaluator]":
+) -> "distributed.Future[Parcel]":
     """Send an evaluator to the workers at these addresses, and to no others; to all where they are None.
 
     Raises:
@@ -30,26 +33,48 @@ def scatter(
         Cancelled: `should_stop` said so before.
 
     """
-    lost = LostError("no worker process is left that could evaluate; run the search again to go on")
-    if client.status != "running":
-        raise lost
     chosen = None if workers is None else sorted(workers)
-    sending = client.scatter(evaluator, workers=chosen, broadcast=True, hash=False, asynchronous=True)
-    sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop)
+
+    def everywhere(function: Callable[..., object], *arguments: object) -> None:
+        """Call it at all of these workers, beside what they evaluate."""
+        running = client.run(function, *arguments, workers=chosen, on_error="return", asynchronous=True)
+        for address, answer in _outcome(client, running, should_stop).items():
+            if isinstance(answer, OSError):
+                raise LostError(_NOBODY) from answer
+            if isinstance(answer, ClusterError):
+                raise answer
+            if isinstance(answer, Exception):
+                raise unreadable(address, answer) from answer
+
+    everywhere(opened, None)  # whoever lacks parcels says so: Dask itself would send one without end
+    parcel = Parcel.packed(evaluator)
+    sending = client.scatter(parcel, workers=chosen, broadcast=True, hash=False, asynchronous=True)
+    sent: distributed.Future[Parcel] = _outcome(client, sending, should_stop)
+    everywhere(opened_at, sent.key)
+    return sent
+
+
+def _outcome(client: distributed.Client, coroutine: Coroutine[Any, Any, Any], should_stop: ShouldStop) -> Any:  # noqa: ANN401
+    """Return what a coroutine of `client` returns.
+
+    Raises:
+        LostError: The connection is lost, or a worker that was spoken to.
+        Cancelled: `should_stop` said so before.
+
+    """
+    lost = LostError(_NOBODY)
+    if client.status != "running":
+        coroutine.close()
+        raise lost
+    running = asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)
     try:
-        wait_for(sent, should_stop)
+        wait_for(running, should_stop)
     finally:
-        sent.cancel()
+        running.cancel()
     try:
-        return sent.result()
+        return running.result()
     except (CancelledError, LookupError, OSError, RuntimeError, ValueError) as error:  # Dask has no common error
         raise lost from error
-    except Exception as error:  # of a type of Dask's, or of none: what a worker said when it unpickled the evaluator
-        raise ClusterError(
-            f"a worker cannot read what it is to evaluate ({type(error).__name__}: {str(error)[:500]}); install there "
-            "what this process imports, in the same versions, or name the workers that have it by the resources that "
-            "they declare"
-        ) from error
 
 
 class ClientExecutor(Executor):
@@ -62,11 +87,16 @@ class ClientExecutor(Executor):
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:  # noqa: ANN401
         """Run ``fn(*args, **kwargs)`` in a worker; what was scattered arrives there as itself."""
-        remote = self._client.submit(fn, *args, pure=False, resources=self._resources, **kwargs)
+        remote = self._client.submit(_with_opened, fn, *args, pure=False, resources=self._resources, **kwargs)
         answer: Future[_T] = Future()
         answer.add_done_callback(lambda done: remote.cancel() if done.cancelled() else None)
         remote.add_done_callback(partial(_hand_over, answer))
         return answer
+
+
+def _with_opened(fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:  # noqa: ANN401
+    """Call `fn` with what came in parcels; runs in a worker."""
+    return fn(*map(opened, args), **kwargs)
 
 
 def _hand_over(answer: Future[_T], remote: "distributed.Future[_T]") -> None:

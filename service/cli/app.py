@@ -30,6 +30,9 @@ class _Commands(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            _reword(error)
+            raise
         except Cancelled as error:
             typer.echo(f"stopped: {_one_line(error)}", err=True)
             raise typer.Exit(130) from None
@@ -63,6 +66,16 @@ def main() -> None:
 def _one_line(error: Exception) -> str:
     """Return an error's message without line breaks."""
     return " ".join(str(error).split())
+
+
+def _reword(error: typer.BadParameter) -> None:
+    """Say in our words what was expected of an option, where typer repeats pydantic's."""
+    problems = getattr(error.__cause__ or error.__context__, "errors", None)
+    if problems is not None:
+        from autoprune.service.specs.field_problems import problems_of
+
+        first = problems_of(problems())[0]
+        error.message = f"{first['expected']} (found {first['found']})"
 
 
 def _print_version(asked: bool) -> None:

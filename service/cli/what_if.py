@@ -10,7 +10,7 @@ from rich.table import Table
 from autoprune.costs.quantities import shown
 from autoprune.service.cli.console import stdout
 from autoprune.service.pipeline.job_files import EVIDENCE
-from autoprune.service.pipeline.what_if import BudgetView, WhatIfView, what_if
+from autoprune.service.pipeline.what_if import MEANING, BudgetView, WhatIfView, what_if
 from autoprune.service.results import wording
 
 _METRICS = {metric.field: metric.label for metric in (wording.TOP1, wording.AGREEMENT)}
@@ -33,9 +33,10 @@ def run_what_if(folder: Path, budgets: list[str], *, as_json: bool) -> None:
 def _show(console: Console, view: WhatIfView) -> None:
     """Print the answers for people."""
     console.print(
-        f"[bold]{_METRICS[view.metric]} on {view.images:,} search images[/], before the refit and fine-tuning; "
+        f"[bold]{_METRICS[view.metric]} on {view.images:,} search images[/]; "
         f"unpruned {wording.percent(view.unpruned)}. Predicted from {view.trials:,} candidates, nothing was run."
     )
+    console.print(MEANING)
     console.print(_curve(view))
     for each in view.budgets:
         for line in _details(view, each):

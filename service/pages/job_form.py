@@ -207,5 +207,6 @@ def _with_problems(typed: JobForm, error: SpecError) -> JobForm:
 def _number(text: str) -> int | str:
     """Read a whole number; what is none stays as it is."""
     stripped = text.strip()
-    is_number = stripped.isascii() and stripped.isdecimal() and len(stripped) <= _MOST_DIGITS
+    digits = stripped.removeprefix("-")
+    is_number = digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS
     return int(stripped) if is_number else text

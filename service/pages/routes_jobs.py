@@ -10,6 +10,7 @@ from autoprune.service.pages.live import live
 from autoprune.service.pages.outcome import outcome
 from autoprune.service.pages.rendering import PageRoute, rendered
 from autoprune.service.pages.summary import summary
+from autoprune.service.pipeline.what_if import MEANING
 from autoprune.service.rest.dependencies import TheService
 from autoprune.service.rest.job_answers import ADDRESSES, artifacts_of, budget_answers, cancelled
 from autoprune.service.results.wording import AGREEMENT, TOP1
@@ -33,7 +34,8 @@ def get_what_if(
         view = budget_answers(service, job_id, [budget])
     except AutopruneError as error:  # shown in place of an answer: htmx leaves other statuses out
         return rendered("_what_if.html", budget=budget, refusal=str(error))
-    return rendered("_what_if.html", budget=budget, view=view, answer=view.budgets[0], metric=_METRICS[view.metric])
+    answer, metric = view.budgets[0], _METRICS[view.metric]
+    return rendered("_what_if.html", budget=budget, view=view, answer=answer, metric=metric, meaning=MEANING)
 
 
 def _add_pages(kind: JobKind) -> None:

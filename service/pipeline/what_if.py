@@ -12,9 +12,25 @@ from autoprune.search.what_if import Forecaster, Near, SearchGain, WhatIf
 
 FORMAT = "autoprune-what-if/1"
 
+#: What scores of answers are of, for people.
+MEANING = (
+    "Scores are of networks with their layers reconstructed, but with neither the refit nor the fine-tuning that a job "
+    "ends with: what it delivers is usually better."
+)
+
 
 class _View(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IncludesView(_View):
+    """What was done to the networks that scores are of."""
+
+    reconstruction: bool = Field(default=True, description="Layers behind pruned groups got the best weights.")
+    refit: bool = Field(
+        default=False, description="Not solved layer by layer at the end, by which a job's winner usually gains."
+    )
+    finetuning: bool = Field(default=False, description="Not trained, as a job with `finetune_epochs` does.")
 
 
 class NearView(_View):
@@ -64,6 +80,9 @@ class WhatIfView(_View):
     format: str = FORMAT
     metric: str = Field(description="What a score is: top1, or agreement with the unpruned network.", examples=["top1"])
     images: int = Field(description="Search images that scores are of.")
+    includes: IncludesView = Field(
+        default=IncludesView(), description="What all scores here include, but that of the unpruned network."
+    )
     unpruned: float = Field(description="Score of the unpruned network.")
     unpruned_cost: dict[str, int]
     level: float = Field(description="Probability with which intervals are meant to hold.", examples=[LEVEL])

@@ -48,7 +48,7 @@ def check_fields(found: list[str], names: tuple[str, ...]) -> None:
     """Raise RequestValidationError unless all `found` form fields are among `names`, each once."""
     errors = [
         {
-            "type": "extra_forbidden",
+            "type": "form_field",
             "loc": ("body", name[:100]),
             "msg": f"expected one of {', '.join(names)}, each once",
         }

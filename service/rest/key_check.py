@@ -53,7 +53,10 @@ class KeyCheck:
             return
         if key is None:
             status, error, kind = 401, "invalid_token", "unauthenticated"
-            detail = "expected a valid API key, Authorization: Bearer TOKEN; autoprune keys create makes one"
+            detail = (
+                "expected a valid API key, Authorization: Bearer TOKEN (autoprune's own client takes it from "
+                "AUTOPRUNE_API_KEY); autoprune keys create makes one"
+            )
         else:
             status, error, kind = 403, "insufficient_scope", "missing-scope"
             detail = f"expected an API key with scope {needed}, found {', '.join(key.scopes)}; use another key"

@@ -18,7 +18,8 @@ from starlette.routing import Match
 
 from autoprune.errors import AutopruneError
 from autoprune.service.failure import kind_of
-from autoprune.service.specs.reading import SpecError, problems_of
+from autoprune.service.specs.field_problems import problems_of
+from autoprune.service.specs.reading import SpecError
 from autoprune.service.storage.device_records import WorkStateError
 from autoprune.service.storage.errors import JobStateError, NotFoundError
 from autoprune.service.storage.file_store import StorageError, TooLargeError
@@ -47,7 +48,7 @@ class FieldProblem(BaseModel):
     """One wrong value of a request."""
 
     where: str = Field(examples=["body.max_ratio"])
-    expected: str = Field(examples=["Input should be less than 1"])
+    expected: str = Field(examples=["expected less than 1"])
     found: str = Field(examples=["1.5"])
 
 
@@ -114,9 +115,16 @@ async def _on_user_error(request: Request, error: Exception) -> Response:
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     """Answer 422 naming every wrong value."""
     assert isinstance(error, RequestValidationError)
-    errors = problems_of(error.errors())
+    errors = problems_of(error.errors(), _document_of(request), root=("body",))
     detail = "; ".join(f"{e['where']}: {e['expected']} (found {e['found']})" for e in errors[:5])
     return problem_response(422, detail, kind="invalid-request", instance=request.url.path, errors=errors)
+
+
+def _document_of(request: Request) -> type[BaseModel] | None:
+    """Return which kind of document the route of a request takes, if it takes one."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = field and field.field_info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

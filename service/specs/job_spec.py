@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.criteria.catalog import OBS, criterion_names, find_criterion
@@ -17,6 +17,17 @@ from autoprune.service.specs.reading import read_as
 
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Images = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def _check_input_shape(value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    """Refuse sizes that no image has."""
+    if value is not None and not all(1 <= size <= 4096 for size in value):
+        raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
+    return value
+
+
+#: The size of an image, (C, H, W).
+InputShape = Annotated[tuple[int, int, int] | None, AfterValidator(_check_input_shape)]
 
 EXAMPLE_MODEL_ID = "mdl_2c26b46b68ffc68ff99b453c"
 EXAMPLE_DATASET_ID = "dat_fcde2b2edba56bf408601fb7"
@@ -60,7 +71,7 @@ class JobSpec(BaseModel):
     num_classes: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Classes of the zoo architecture; None for its default."
     )
-    input_shape: tuple[int, int, int] | None = Field(
+    input_shape: InputShape = Field(
         default=None,
         strict=False,
         description="One image, (C, H, W), where an ONNX file leaves it open or a zoo architecture is to have another.",
@@ -191,14 +202,6 @@ class JobSpec(BaseModel):
         "where the search is long enough to repay their start.",
     )
 
-    @field_validator("input_shape")
-    @classmethod
-    def _check_input_shape(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
-        """Refuse sizes that no image has."""
-        if value is not None and not all(1 <= size <= 4096 for size in value):
-            raise PydanticCustomError("input_shape", "expected (channels, height, width), each from 1 to 4096")
-        return value
-
     @field_validator("criterion")
     @classmethod
     def _check_criterion(cls, value: str) -> str:
@@ -210,7 +213,7 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_requirements(self) -> Self:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other; the type of the error is the field to blame."""
         for name, asked in (
             ("criterion 'obs'", self.criterion == OBS),
             ("policy 'exact'", "exact" in self.policies),
@@ -224,7 +227,7 @@ class JobSpec(BaseModel):
             raise PydanticCustomError("front", "a front is what policy 'nsga2' looks for; name it in policies")
         if self.amc.experience and self.policies[0] == "amc":
             raise PydanticCustomError(
-                "experience", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"
+                "amc", "experience for policy 'amc' needs a policy before it; name 'amc' later in policies"
             )
         return self
 
@@ -236,6 +239,10 @@ class JobSpec(BaseModel):
             raise PydanticCustomError("policies", "expected each policy once")
         known = importlib.import_module("autoprune.search.policies").POLICIES  # imports torch: not for reading a spec
         for name in value:
+            if "," in name:
+                raise PydanticCustomError(
+                    "policies", "expected one policy each time: on the command line --policy uniform --policy exact"
+                )
             if name not in known:
                 raise PydanticCustomError(
                     "policies", "{reason}", {"reason": str(UnknownNameError("policy", name, known))}

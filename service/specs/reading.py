@@ -6,6 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from autoprune.errors import AutopruneError
+from autoprune.service.specs.field_problems import problems_of
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -34,22 +35,4 @@ def read_as(kind: type[_Document], values: Mapping[str, object]) -> _Document:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise SpecError(problems_of(error.errors(include_url=False))) from error
-
-
-def problems_of(errors: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
-    """Turn pydantic's error mappings into where, expected and found, each short enough for a message."""
-    return [
-        {
-            "where": ".".join(map(str, location)) if isinstance(location := error["loc"], tuple) else str(location),
-            "expected": str(error["msg"])[:500],
-            "found": "nothing" if error["type"] == "missing" else _shortened(error.get("input")),
-        }
-        for error in errors
-    ]
-
-
-def _shortened(value: object) -> str:
-    """Return the start of a value's text in plain ASCII."""
-    text = ascii(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        raise SpecError(problems_of(error.errors(include_url=False), kind)) from error

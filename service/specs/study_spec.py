@@ -1,13 +1,13 @@
 """What a study is asked to do; the command line and REST fill in the same values. Needs no torch."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.criteria.catalog import criterion_names, find_criterion
 from autoprune.errors import UnknownNameError
-from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, JobSpec
+from autoprune.service.specs.job_spec import EXAMPLE_DATASET_ID, EXAMPLE_MODEL_ID, InputShape, JobSpec
 
 #: Fields of a study that are those of a job, of the same name and meaning.
 JOB_FIELDS = (
@@ -163,7 +163,7 @@ class StudySpec(BaseModel):
     )
     architecture: _Text | None = Field(default=None, description="As in a job.", examples=["resnet56_cifar"])
     num_classes: int | None = Field(default=None, ge=1, le=1_000_000, description="As in a job.")
-    input_shape: tuple[int, int, int] | None = Field(default=None, strict=False, description="As in a job.")
+    input_shape: InputShape = Field(default=None, strict=False, description="As in a job.")
     dataset: _Text = Field(
         description="'digits' (built in). REST: or the id of an uploaded dataset. Command line: or a folder, zip, npz.",
         examples=["digits", EXAMPLE_DATASET_ID],
@@ -181,12 +181,6 @@ class StudySpec(BaseModel):
     sensitivity: SensitivityOptions = Field(default=SensitivityOptions(), description="Of study sensitivity.")
     oracle: OracleOptions = Field(default=OracleOptions(), description="Of study oracle.")
     schedule: ScheduleOptions = Field(default=ScheduleOptions(), description="Of study schedule.")
-
-    @model_validator(mode="after")
-    def _check_job_fields(self) -> Self:
-        """Refuse what a job refuses."""
-        self.inputs()
-        return self
 
     def inputs(self) -> JobSpec:
         """Return model and images as those of a job that searches nothing."""

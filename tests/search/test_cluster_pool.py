@@ -153,17 +153,50 @@ def test_workers_that_do_not_fit_are_turned_away(tmp_path: Path) -> None:
 
 def test_only_workers_that_were_checked_get_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the workers is for other work, and has not the module that the evaluator's class is in."""
-    bare = tmp_path / "bare"
-    (bare / "tests").mkdir(parents=True)
-    (bare / "tests" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     with dask_cluster(tmp_path) as running:
         running.start_workers(1, "--nthreads", "1", "--resources", "GPU=1")
-        monkeypatch.setenv("PYTHONSAFEPATH", "1")  # what lies in `bare` comes before the folder it is started in
-        running.start_workers(1, "--nthreads", "1", "--resources", "OTHER=1", first=bare)
+        running.start_workers(1, "--nthreads", "1", "--resources", "OTHER=1", first=bare(tmp_path, "tests"))
         here = Cluster(running.url)
         evaluated(replace(here, resources=(("GPU", 1),)))
-        with pytest.raises(ClusterError, match=r"a worker cannot read what it is to evaluate \(.*No module named"):
+        with pytest.raises(ClusterError, match=UNREADABLE):
             evaluated(replace(here, resources=(("OTHER", 1),)))
+
+
+#: What is said of a worker that lacks a module.
+UNREADABLE = r"worker tcp://\S+ cannot read what it is to evaluate \(.*No module named"
+
+
+def bare(folder: Path, package: str) -> Path:
+    """Return where an empty package of this name lies; with PYTHONSAFEPATH it comes before the real one."""
+    (folder / "bare" / package).mkdir(parents=True)
+    (folder / "bare" / package / "__init__.py").touch()
+    return folder / "bare"
+
+
+@pytest.mark.parametrize("package", ["tests", "autoprune"])
+def test_one_of_two_workers_cannot_read_the_evaluator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    """Whichever of them Dask sends it to first; it lacks the evaluator's module, or is of an older checkout."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with dask_cluster(tmp_path, 1) as running:
+        running.start_workers(1, first=bare(tmp_path, package))
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(ClusterError, match=UNREADABLE):
+                evaluated(Cluster(running.url))
+            assert time.monotonic() - started < 20
+
+
+def test_a_worker_that_comes_later_cannot_read_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    evaluator = FormulaEvaluator(PROBLEM, seconds=0.5)
+    with dask_cluster(tmp_path, 1) as running, cluster_pool(Cluster(running.url)) as pool:
+        assert len(list(pool.evaluate(evaluator, PLANS[:1]))) == 1
+        running.start_workers(1, first=bare(tmp_path, "tests"))
+        with pytest.raises(ClusterError, match=UNREADABLE):
+            list(pool.evaluate(evaluator, PLANS * 4))
 
 
 def test_nobody_answers() -> None:

@@ -222,6 +222,18 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (("inspect", "m.onnx", "--round-to", "x"), "'--round-to': expected a whole number (found 'x')"),
+        (("slim", "m.onnx", "--data", "digits", "--final-epochs", "-1"), "expected at least 0 (found '-1')"),
+        (("study", "oracle", "m.onnx", "--channels", "x"), "'--channels': expected a whole number (found 'x')"),
+    ],
+)
+def test_options_that_cannot_be_read_are_described_in_our_words(arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in run(*arguments, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
         (("prune", "{model}", "--data", "digits", "--kept", "0", "-o", "{out}"), "kept shares above 0"),
         (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--schedule", "cubic", "-o", "{out}"), "gradual"),
         (("prune", "{model}", "--data", "digits", "--kept", "0.5", "--tolerance", "1", "-o", "{out}"),
@@ -239,6 +251,9 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
         (("inspect", "{model}", "--budget", "watts=3"), "unknown budget quantity"),
         (("inspect", "{model}", "--round-to", "0"), "--round-to"),
         (("inspect", "{model}", "--max-ratio", "1"), "--max-ratio"),
+        (("inspect", "resnet20"), "Did you mean 'resnet20_cifar'?"),
+        (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "uniform,exact"),
+         "expected one policy each time"),
         (("inspect", "{model}", "--weights", "w.safetensors"), "NAME --weights FILE"),
         (("inspect", "{model}", "--input-shape", "big"), "channels,height,width"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "--policy", "magic"), "magic"),
@@ -249,11 +264,11 @@ def test_prune_removes_channels_and_leaves_a_plan(model: Path, tmp_path: Path) -
         (("search", "{model}", "--data", "nowhere", "--budget", "macs=50%", "-o", "{out}"), "nowhere"),
         (("search", "{model}", "--data", "digits", "--budget", "macs=50%", "-o", "{model}"), "cannot write there"),
         ((*AMC, "--amc-reward", "accuracy"), "amc.reward"),
-        ((*AMC, "--amc-parallel-episodes", "17"), "less than or equal to 16"),
+        ((*AMC, "--amc-parallel-episodes", "17"), "expected at most 16"),
         ((*AMC, "--amc-experience"), "needs a policy before it"),
         ((*AMC, "--amc-agent", "nowhere.safetensors", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
         ((*AMC, "--amc-agent", "{model}", "-o", "{out}"), "agent.safetensors of an earlier amc search"),
-        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--seeds", "0"), "seeds: Input should be"),
+        (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--seeds", "0"), "expected at least 1"),
         (("compare", "{model}", "--data", "digits", "--budget", "macs=50%", "--evaluations", "2", "-o", "{out}"),
          "allow more"),
         (("serve", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 - it is refused

@@ -137,6 +137,7 @@ def test_other_budgets_are_asked_for_with_the_slider(page: "Page", live: Live) -
         slider.press("ArrowRight")
     answer.get_by_text("within macs=60%").wait_for()
     assert page.locator("#what-if-share").inner_text() == "60%"
+    assert "with neither the refit nor the fine-tuning" in answer.inner_text()
     slider.fill("5")
     answer.get_by_text("smallest reachable value").wait_for()
     page.get_by_label("Limit", exact=True).select_option("latency")

@@ -140,10 +140,10 @@ def test_a_comparison_is_queued_as_over_rest(live: Live, model: str) -> None:
         ("budget", "macs=0.01%", "smallest reachable value is"),
         ("budget", "latency=12ms", "latency"),
         ("device", "toaster", "unknown device"),
-        ("evaluations", "many", "Input should be a valid integer (found &#39;many&#39;)"),
-        ("evaluations", "0", "greater than or equal to 1"),
-        ("seed", "-1", "Input should be a valid integer"),
-        ("seed", "9" * 5000, "Input should be a valid integer"),
+        ("evaluations", "many", "expected a whole number (found &#39;many&#39;)"),
+        ("evaluations", "0", "expected at least 1 (found 0)"),
+        ("seed", "-1", "expected at least 0 (found -1)"),
+        ("seed", "9" * 5000, "expected a whole number"),
         ("model", "mdl_unknown", "expected the id of an uploaded model"),
         ("model", "", "expected a model: choose one, or upload a file"),
         ("dataset", "", "expected images"),
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said_at_its_field(live: Live, model: str, field: str, 
 def test_seeds_are_looked_at_for_comparisons_alone(live: Live, model: str) -> None:
     assert post(live, model=model, seeds="x").status_code == 303
     answer = post(live, model=model, seeds="x", kind="comparison")
-    assert "Input should be a valid integer" in error_at(answer.text, "seeds")
+    assert "expected a whole number" in error_at(answer.text, "seeds")
 
 
 def test_all_that_is_wrong_is_said_at_once(live: Live, model: str) -> None:
@@ -179,7 +179,7 @@ def test_all_that_is_wrong_is_said_at_once(live: Live, model: str) -> None:
     answer = post(live, files=files, model=model, seed="x", budget="half")
     assert "broken.onnx" in error_at(answer.text, "model")
     assert ".zip or .npz" in error_at(answer.text, "dataset")
-    assert "valid integer" in error_at(answer.text, "seed")
+    assert "expected a whole number" in error_at(answer.text, "seed")
     assert "cannot read budget" in error_at(answer.text, "budget")
 
 

@@ -12,7 +12,7 @@ from autoprune.search.evidence import Evidence
 from autoprune.search.journal import Journal
 from autoprune.service.pipeline.job_files import EVIDENCE, JOURNAL
 from autoprune.service.pipeline.run import run_job
-from autoprune.service.pipeline.what_if import WhatIfView, what_if
+from autoprune.service.pipeline.what_if import MEANING, IncludesView, WhatIfView, what_if
 from autoprune.service.results.job_result import JobResult, PolicyOutcome
 from autoprune.service.results.wording import verdicts
 from autoprune.service.specs.job_spec import JobSpec, read_spec
@@ -63,6 +63,8 @@ def test_the_command_answers_for_several_budgets(
     assert view.gain is not None
     assert view.gain.gain == pytest.approx(loose.within.score - same.score)
     shown = " ".join(said("what-if", folder, *asked).split())
+    assert view.includes == IncludesView(reconstruction=True, refit=False, finetuning=False)
+    assert " ".join(MEANING.split()) in shown
     for text in ("90% interval", "evaluated", "assumes (channels kept): stem.conv", "searching gained", *budgets):
         assert text in shown, text
 

@@ -81,8 +81,8 @@ def test_comparisons_and_jobs_are_told_apart(waiting: Live) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"seeds": 0}, "body.seeds: Input should be greater than or equal to 1"),
-        ({"seeds": "3"}, "body.seeds: Input should be a valid integer"),
+        ({"seeds": 0}, "body.seeds: expected at least 1 (found 0)"),
+        ({"seeds": "3"}, "body.seeds: expected a whole number, without quotes (found '3')"),
         ({"policies": ["unform"]}, "Did you mean 'uniform'?"),
         ({"budget": "macs=0.01%"}, "smallest reachable value is"),
         ({"dataset": "dat_unknown"}, "expected 'digits' or the id of an uploaded dataset"),
