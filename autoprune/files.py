@@ -11,8 +11,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all, if nobody else writes it meanwhile; until then the old one stays."""
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file completely or not at all, if nobody else writes it meanwhile; until then the old one stays.
+
+    With `durable` that holds for a loss of power too, not only for a process that is killed.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -1,6 +1,6 @@
-"""The optimizer of a training."""
+"""The optimizer of a training, and its state by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,3 +31,27 @@ def optimizer_of(sized: Iterable[tuple[nn.Parameter, float]], settings: Finetune
 def size_of(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's values; at least 0.001, so that zeros move (Shazeer 2018)."""
     return max(0.001, float(tensor.detach().square().mean().sqrt()))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer remembers, by name: ``optimizer.PARAMETER.WHAT``, parameters by their numbers."""
+    return {
+        f"optimizer.{number}.{what}": value
+        for number, values in optimizer.state_dict()["state"].items()
+        for what, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give a new optimizer what another one remembered, of :func:`optimizer_tensors`; other names are left alone."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, what = name.split(".", 2)
+            parameter = parameters[int(number)]
+            if tensor.dim() > 0 and tensor.shape == parameter.shape:  # in the layout that it had
+                tensor = torch.empty_like(parameter.detach()).copy_(tensor)
+            state.setdefault(int(number), {})[what] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,18 +1,13 @@
 """The rounds of a pruning that are done, on disk: a safetensors file each with a line of JSON, whole or not at all."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from autoprune.files import write_whole
+from autoprune.formats.checkpoint_file import load_checkpoint, save_checkpoint
 from autoprune.network.network import Network
 from autoprune.training.weight_scores import weights_of
 
@@ -52,12 +47,10 @@ class RoundFiles:
 
     def write(self, number: int, state: RoundState) -> None:
         """Write one round, completely or not at all; those behind it are then of another run, and go."""
-        header = {"format": FORMAT, "key": self._key, "losses": list(state.losses)}
         parts = {"mask": {name: mask.to(torch.uint8) for name, mask in state.masks.items()}}
         parts |= {"trained": dict(state.trained), "start": dict(state.start)}
         tensors = {f"{part}.{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
-        content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"round": json.dumps(header)})
-        write_whole(self._path(number), content)
+        save_checkpoint(self._path(number), FORMAT, self._key, {"losses": list(state.losses)}, tensors)
         number += 1
         while self._path(number).exists():
             self._path(number).unlink()
@@ -65,15 +58,10 @@ class RoundFiles:
 
     def read(self, number: int, network: Network) -> RoundState | None:
         """Return a round of `network`; None where its file is missing, damaged or of another pruning."""
-        try:
-            with safe_open(self._path(number), "pt") as file:
-                header = json.loads((file.metadata() or {}).get("round", ""))
-                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header["format"] != FORMAT or header["key"] != self._key:
-                return None
-            losses = tuple(map(float, header["losses"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        found = load_checkpoint(self._path(number), FORMAT, self._key)
+        if found is None:
             return None
+        facts, tensors = found
         masks = {name: mask.bool() for name, mask in _part(tensors, "mask").items()}
         trained, start = _part(tensors, "trained"), _part(tensors, "start")
         expected = _shapes(network.module.state_dict())
@@ -81,31 +69,11 @@ class RoundFiles:
         if not fits or _shapes(masks) != _shapes(weights_of(network)):
             return None
         in_order = {name: masks[name] for name in weights_of(network)}
-        return RoundState(in_order, trained, start, losses)
+        return RoundState(in_order, trained, start, tuple(facts["losses"]))
 
     def _path(self, number: int) -> Path:
         """Return the file of a round."""
         return self._folder / f"round-{number:02}.safetensors"
-
-
-def key_of(facts: Mapping[str, object]) -> str:
-    """Return the name of all that a pruning depends on: plain values, tensors and functions."""
-    return hashlib.sha256(json.dumps({name: _plain(fact) for name, fact in facts.items()}).encode()).hexdigest()
-
-
-def _plain(fact: object) -> object:
-    """Return what JSON can hold: a hash of a tensor, the name of a function, the values of its settings included."""
-    if isinstance(fact, Tensor):
-        content = fact.detach().cpu().contiguous()
-        return [list(content.shape), str(content.dtype), hashlib.sha256(content.numpy().tobytes()).hexdigest()]
-    if isinstance(fact, Mapping):
-        return {str(name): _plain(value) for name, value in fact.items()}
-    if dataclasses.is_dataclass(fact) and not isinstance(fact, type):
-        values = {field.name: _plain(getattr(fact, field.name)) for field in dataclasses.fields(fact)}
-        return {type(fact).__qualname__: values}
-    if callable(fact):
-        return getattr(fact, "__qualname__", repr(fact))
-    return fact
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

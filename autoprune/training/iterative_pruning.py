@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from autoprune.formats.checkpoint_file import key_of
 from autoprune.network.device import default_device
 from autoprune.network.masked import masked
 from autoprune.network.network import Network, own_copy
 from autoprune.recovery.finetune import Penalty, Progress, finetune
-from autoprune.training._round_files import RoundFiles, RoundState, key_of
+from autoprune.training._round_files import RoundFiles, RoundState
 from autoprune.training.iterative_settings import IterativeSettings
 from autoprune.training.layer_collapse import check_collapse
 from autoprune.training.masks import MaskKeeper, Masks, full_masks, smaller_masks

@@ -172,6 +172,7 @@ def finetune(ctx: typer.Context, **_: object) -> None:
     """Train a pruned network further, with the original MODEL as teacher, and export it again.
 
     Use the seed and image options of the search, so that no image of its search and report splits is trained on.
+    Ctrl-C is safe: the same command again goes on where it stopped.
     """
     from autoprune.service.cli.finetune import run_finetune
 

@@ -16,10 +16,11 @@ from autoprune.evaluation.evaluator import Evaluator
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
+from autoprune.recovery.checkpoint import Checkpoint
 from autoprune.service.cli.console import stderr, stdout, stop_on_interrupt
 from autoprune.service.cli.export import Exported, export_checked, show_exported, unpruned_cost
 from autoprune.service.cli.inspect import load_model
-from autoprune.service.cli.output_folder import FINETUNED, forget_results, make_folder
+from autoprune.service.cli.output_folder import FINETUNED, alone_in, forget_results
 from autoprune.service.cli.spec_values import spec_values
 from autoprune.service.pipeline.inputs import Inputs, load_inputs
 from autoprune.service.pipeline.job import PARITY_IMAGES
@@ -32,6 +33,9 @@ from autoprune.service.specs.job_spec import read_spec
 
 #: A problem that any plan fits into, and that nothing is searched in.
 _ANY_PLAN = {"include_residual": True, "max_ratio": 0.999999, "policies": ["uniform"], "criterion": "l1"}
+
+#: Where a training stands in the output folder; gone when the command is done.
+_CHECKPOINT = ".finetune.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +64,32 @@ def run_finetune(params: Mapping[str, object]) -> None:
     budget = f"macs={cost['macs']},params={cost['params']}"  # what the plan costs: training must not change it
     spec = read_spec({**values, **_ANY_PLAN, "budget": budget, "reconstruction": weights is None})
     folder = Path(str(params["output"]))
-    make_folder(folder)
-    console = stderr()
-    with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
-        inputs = load_inputs(spec, bars)
-        before = given if weights is not None else _cut(inputs, plan)
-        teacher = inputs.problem.network.module
-        after = finetuned(
-            before,
-            teacher,
-            inputs.splits,
-            spec,
-            precision=inputs.precision,
-            policy=None,
-            report=bars,
-            should_stop=should_stop,
-        )
-    forget_results(folder, FINETUNED)
-    images = inputs.splits.search.inputs[:PARITY_IMAGES]
-    exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
-    save_weights(after, folder / "weights.safetensors")
-    plan.save(folder / "plan.json")
-    retrained = _score(inputs, before, after, exported)
-    text = json.dumps(_to_dict(retrained), indent=1)
-    (folder / FINETUNED).write_text(text, encoding="utf-8")
+    console, checkpoint = stderr(), Checkpoint(folder / _CHECKPOINT)
+    with stop_on_interrupt(console) as should_stop, alone_in(folder):
+        with ProgressBars(console) as bars:
+            inputs = load_inputs(spec, bars)
+            before = given if weights is not None else _cut(inputs, plan)
+            teacher = inputs.problem.network.module
+            after = finetuned(
+                before,
+                teacher,
+                inputs.splits,
+                spec,
+                precision=inputs.precision,
+                policy=None,
+                checkpoint=checkpoint,
+                report=bars,
+                should_stop=should_stop,
+            )
+        forget_results(folder, FINETUNED)
+        images = inputs.splits.search.inputs[:PARITY_IMAGES]
+        exported = export_checked(after, network, folder / "model.onnx", images, opset=spec.opset)
+        save_weights(after, folder / "weights.safetensors")
+        plan.save(folder / "plan.json")
+        retrained = _score(inputs, before, after, exported)
+        text = json.dumps(_to_dict(retrained), indent=1)
+        (folder / FINETUNED).write_text(text, encoding="utf-8")
+        checkpoint.remove()
     if params["as_json"]:
         typer.echo(text)
     else:

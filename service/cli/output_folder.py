@@ -16,7 +16,7 @@ LOCK = ".lock"
 PRUNED, FINETUNED = "prune.json", "finetune.json"
 
 
-def make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make the output folder.
 
     Raises:
@@ -38,7 +38,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         CommandError: It cannot be made or written, or another command is running there.
 
     """
-    make_folder(folder)
+    _make_folder(folder)
     with held(folder / LOCK) as alone:
         if not alone:
             raise CommandError(f"--output {folder}: another command is running there; wait for it or choose another")

@@ -14,6 +14,7 @@ from autoprune.errors import Cancelled, ExportError
 from autoprune.evaluation.metrics import Scores
 from autoprune.formats.weights import save_weights
 from autoprune.pruning.verify import verify
+from autoprune.recovery.checkpoint import Checkpoint
 from autoprune.service.pipeline.finalist import FILES, Finalist, Recovered
 from autoprune.service.pipeline.fronts import ExportedFront, cost_range, spread
 from autoprune.service.pipeline.job import PARITY_IMAGES, Job
@@ -25,7 +26,7 @@ from autoprune.service.pipeline.latency_check import (
 from autoprune.service.pipeline.outcome import front_point, policy_outcome
 from autoprune.service.pipeline.recovery import finetuned, refitted
 from autoprune.service.pipeline.searchers import Found
-from autoprune.service.pipeline.searching import winner
+from autoprune.service.pipeline.searching import CHECKPOINTS, winner
 from autoprune.service.pipeline.timing import timed_finalists
 from autoprune.service.results.job_result import FrontPoint, PolicyOutcome
 from autoprune.service.specs.front_options import FOLDER
@@ -35,11 +36,12 @@ LOST = 0.01
 
 
 def recovered(job: Job, policy: str, search: Found, *, tune: bool = True) -> Recovered:
-    """Refit the winner of a policy's search and, `tune`, fine-tune it, as the job asks for."""
+    """Refit the winner of a policy's search and, `tune`, fine-tune it, as the job asks for, or go on with that."""
     spec, inputs, found = job.spec, job.inputs, search.result
     problem, splits = inputs.problem, inputs.splits
     plan = problem.plan(found.best.policy)
     masked_error = verify(problem.network, problem.all_groups, plan, splits.search.inputs[:2])
+    checkpoints = job.directory / CHECKPOINTS / policy
     better = None
     if spec.refit:
         better = refitted(
@@ -48,6 +50,7 @@ def recovered(job: Job, policy: str, search: Found, *, tune: bool = True) -> Rec
             splits,
             seed=spec.seed,
             policy=policy,
+            checkpoints=checkpoints,
             report=job.progress,
             should_stop=job.should_stop,
         )
@@ -62,6 +65,7 @@ def recovered(job: Job, policy: str, search: Found, *, tune: bool = True) -> Rec
             spec,
             precision=inputs.precision,
             policy=policy,
+            checkpoint=Checkpoint(checkpoints / "finetune.safetensors"),
             report=job.progress,
             should_stop=job.should_stop,
         )
@@ -155,7 +159,7 @@ def exported_front(
     plans = []
     for number, trial in enumerate(trials, start=1):
         if job.should_stop():
-            raise Cancelled("stopped while a front was exported; evaluations are kept, the export starts over")
+            raise Cancelled("stopped while a front was exported; what was solved is kept, the export starts over")
         job.say("export", number, len(trials), "plans of the front", policy)
         one = replace(search, result=replace(search.result, best=trial))
         plans.append(exported(job, policy, one, recovered(job, policy, one, tune=False), front / f"{number:02}"))

@@ -1,6 +1,7 @@
 """What happens to a policy's winner: refit, fine-tune; and how networks are scored on a split."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from autoprune.datasets.splits import Split, Splits
 from autoprune.errors import Cancelled, NumericalError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.metrics import Scores, predict, score_logits
+from autoprune.formats.checkpoint_file import key_of, load_checkpoint, save_checkpoint
 from autoprune.formats.onnx_run import run_onnx
 from autoprune.reconstruction.refit import refit
+from autoprune.recovery.checkpoint import Checkpoint
 from autoprune.recovery.finetune import finetune
 from autoprune.recovery.finetune_settings import FinetuneSettings
 from autoprune.search.searcher import Trial
@@ -23,6 +26,12 @@ from autoprune.service.specs.progress import Progress
 #: Images of the fit split that a refit looks at where memory allows: deep networks gain from many.
 REFIT_IMAGES = 8000
 
+#: Raised whenever a refit of the same would give other weights: those that were kept are then not used.
+REFIT_VERSION = 1
+
+#: The file of a refit.
+REFIT_FORMAT = "autoprune-refit/1"
+
 
 def refitted(
     evaluator: Evaluator,
@@ -31,12 +40,14 @@ def refitted(
     *,
     seed: int,
     policy: str | None,
+    checkpoints: Path,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> tuple[fx.GraphModule, Scores] | None:
     """Return a search's winner after a refit of all its layers, with its scores on the search split.
 
-    None where the refit did not help, or gave values that are not finite: the search split decides.
+    None where the refit did not help, or gave values that are not finite: the search split decides. What was solved is
+    kept in the folder `checkpoints`, and not solved again.
 
     Raises:
         Cancelled: `should_stop` said so.
@@ -52,7 +63,16 @@ def refitted(
     plan = problem.plan(found.policy)
     module = evaluator.reconstructed(plan)
     images = splits.fit.inputs[:REFIT_IMAGES]
-    refit(problem.network, problem.all_groups, plan, module, images, seed=seed, progress=stepped)
+    facts = {"version": REFIT_VERSION, "evaluator": evaluator.settings_key, "plan": plan.kept, "images": len(images)}
+    key = key_of({**facts, "seed": seed})
+    file = checkpoints / f"refit-{key[:12]}.safetensors"
+    kept = load_checkpoint(file, REFIT_FORMAT, key)
+    if kept is not None:
+        module.load_state_dict(kept.tensors)
+    else:
+        refit(problem.network, problem.all_groups, plan, module, images, seed=seed, progress=stepped)
+        with suppress(OSError):  # it is solved again where it cannot be kept
+            save_checkpoint(file, REFIT_FORMAT, key, {}, module.state_dict())
     try:
         scores = evaluator.score(module)
     except NumericalError:
@@ -69,10 +89,13 @@ def finetuned(
     *,
     precision: str,
     policy: str | None,
+    checkpoint: Checkpoint,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> fx.GraphModule:
     """Return a copy of `module`, trained on the fit split with the unpruned network as `teacher`.
+
+    It goes on from `checkpoint`, where that is of this very training.
 
     Raises:
         NumericalError: Training diverged.
@@ -82,13 +105,20 @@ def finetuned(
 
     def stepped(done: int, total: int, text: str) -> None:
         if should_stop():
-            raise Cancelled("stopped while fine-tuning; evaluations are kept, training starts over next time")
+            raise Cancelled("stopped while fine-tuning; run the same again to go on")
         report(Progress(stage="finetune", done=done, total=total, message=text, policy=policy))
 
     settings = FinetuneSettings(epochs=spec.finetune_epochs, seed=spec.seed, **spec.finetune.model_dump())
     fit = splits.fit
     return finetune(
-        module, fit.inputs, fit.labels, settings, teacher=teacher, progress=stepped, precision=precision
+        module,
+        fit.inputs,
+        fit.labels,
+        settings,
+        teacher=teacher,
+        checkpoint=checkpoint,
+        progress=stepped,
+        precision=precision,
     ).module
 
 

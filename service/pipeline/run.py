@@ -1,7 +1,8 @@
 """One job, from model file to certified ONNX: load, search with every policy, recover, export, certify, report.
 
 A job that was killed is run again with the same arguments in the same folder: the journal there answers what was
-already evaluated, everything else is recomputed from the seed, and the result is the same. A comparison
+already evaluated, trainings and refits are taken from their checkpoints, everything else is recomputed from the seed,
+and the result is the same. A comparison
 (:mod:`autoprune.service.comparisons.run`) takes the same steps for several seeds.
 """
 

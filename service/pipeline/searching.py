@@ -35,7 +35,7 @@ from autoprune.service.results.wording import BASELINES
 from autoprune.service.specs.amc_options import BATCH
 from autoprune.service.specs.pruningnet_options import METAPRUNING
 
-#: What a search has trained so far; gone when the job is complete.
+#: What was trained and refitted so far; gone when the job is complete.
 CHECKPOINTS = "checkpoints"
 
 

@@ -173,6 +173,32 @@ def test_finetune_improves_a_pruned_network_and_keeps_its_cost(model: Path, plan
     assert "fine-tuned" in table
 
 
+def test_a_finetune_that_is_killed_goes_on(model: Path, plan: Path, tmp_path: Path) -> None:
+    command = ["finetune", model, "--plan", plan, "--data", "digits", "--epochs", "30", "-o", tmp_path / "killed"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoprune.service.cli.app", *map(str, command)], stderr=subprocess.DEVNULL
+    )
+    checkpoint = tmp_path / "killed" / ".finetune.safetensors"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model.onnx").exists()
+    _, stderr = run(*command)
+    assert "fine-tune 1/" not in stderr
+    assert not checkpoint.exists()
+    run(*command[:-1], tmp_path / "whole")
+    for name in ("weights.safetensors", "model.onnx"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_one_finetune_at_a_time_in_a_folder(model: Path, plan: Path, tmp_path: Path) -> None:
+    with held(tmp_path / ".lock"):
+        _, stderr = run("finetune", model, "--plan", plan, "--data", "digits", "-o", tmp_path, code=2)
+    assert "another command is running there" in stderr
+
+
 def prune(model: Path, folder: Path, *options: str) -> dict[str, Any]:
     common = ("prune", model, "--data", "digits", "--kept", "0.3", "--learning-rate", "0.02", "-o", folder, "--json")
     stdout, _ = run(*common, *options)
