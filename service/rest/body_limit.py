@@ -1,8 +1,9 @@
 """Requests are cut off while they arrive, before they fill memory or disk."""
 
+import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -56,7 +57,8 @@ class BodyLimit:
             message = await receive()
             size_bytes += len(message.get("body", b""))
             if size_bytes > limit:
-                await _drain(receive)
+                if message.get("more_body", False):  # behind the last piece only the sender's leaving is told
+                    await _drain(receive)
                 raise HTTPException(413, detail)
             return message
 
@@ -71,9 +73,11 @@ class BodyLimit:
 
 async def _drain(receive: Receive) -> None:
     """Throw away what still comes, within limits."""
-    deadline, size_bytes = time.monotonic() + DRAIN_S, 0
-    while time.monotonic() < deadline and size_bytes < DRAIN_BYTES:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
-        size_bytes += len(message.get("body", b""))
+    size_bytes = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while size_bytes < DRAIN_BYTES:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                size_bytes += len(message.get("body", b""))
