@@ -76,7 +76,7 @@ class UnknownNameError(AutopruneError):
         names = sorted(known)
         self._arguments = (kind, name, tuple(names))
         longer = [known_name for known_name in names if name and known_name.startswith(name)]
-        close = longer[:1] or get_close_matches(name, names, n=1)
+        close = sorted(longer, key=len)[:1] or get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 

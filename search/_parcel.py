@@ -49,8 +49,12 @@ class Parcel:
 
 
 async def opened_at(key: str, dask_worker: Worker) -> None:
-    """Open the parcel of this key at a worker, which goes on answering meanwhile."""
-    await asyncio.to_thread(dask_worker.data[key].opened, dask_worker)
+    """Open the parcel of this key at a worker, which goes on answering meanwhile.
+
+    A worker that joined since the parcel was sent out has none: it gets it, and opens it, with its first call.
+    """
+    if (parcel := dask_worker.data.get(key)) is not None:
+        await asyncio.to_thread(parcel.opened, dask_worker)
 
 
 def opened(argument: Any) -> Any:  # noqa: ANN401 - of any call
