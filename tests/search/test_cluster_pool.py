@@ -164,13 +164,17 @@ def test_only_workers_that_were_checked_get_the_evaluator(tmp_path: Path, monkey
 
 
 #: What is said of a worker that lacks a module.
-UNREADABLE = r"worker tcp://\S+ cannot read what it is to evaluate \(.*No module named"
+UNREADABLE = r"worker tcp://\S+ cannot read what it is to evaluate \(.*ModuleNotFoundError"
 
 
 def bare(folder: Path, package: str) -> Path:
-    """Return where an empty package of this name lies; with PYTHONSAFEPATH it comes before the real one."""
+    """Return where a package of this name lies that lacks ``search``; with PYTHONSAFEPATH it comes before the real one.
+
+    It says so to the import system, which would else find ``search`` where a package is installed to be edited.
+    """
     (folder / "bare" / package).mkdir(parents=True)
-    (folder / "bare" / package / "__init__.py").touch()
+    lacking = f"import sys\n\nsys.modules['{package}.search'] = None\n"
+    (folder / "bare" / package / "__init__.py").write_text(lacking)
     return folder / "bare"
 
 
