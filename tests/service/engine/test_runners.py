@@ -104,7 +104,7 @@ def test_services_share_a_queue_and_take_over_from_those_that_are_killed(tmp_pat
             taken = until(peer.records, jobs[0], lambda row: works(row, attempt=2), timeout_s=10)
             assert (taken.runner, taken.crashes, taken.deaths) == (f"{HERE}/2", 1, 0)
             assert until(peer.records, jobs[1], lambda row: row.state == "queued").crashes == 1
-            assert all(group_is_gone(row.worker_pid or 0, 1) for row in first)
+            assert all(group_is_gone(row.worker_pid or 0, 3) for row in first)
         expected = [("queued", 0, {}), ("running", 1, {}), ("requeued", 1, {"crashed": True})]
         assert told(service, jobs[1]) == expected
         assert told(service, jobs[0]) == [*expected, ("running", 2, {}), ("requeued", 2, {})]

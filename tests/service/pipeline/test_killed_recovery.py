@@ -17,7 +17,8 @@ from autoprune.service.comparisons.comparison_spec import ComparisonSpec
 from autoprune.service.comparisons.run import run_comparison
 from autoprune.service.pipeline.run import run_job
 from autoprune.service.pipeline.searching import CHECKPOINTS
-from autoprune.service.specs.job_spec import JobSpec, Progress, read_spec
+from autoprune.service.specs.job_spec import JobSpec, read_spec
+from autoprune.service.specs.progress import Progress
 
 #: 400 images in batches of 64.
 STEPS = 6
