@@ -15,6 +15,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 LEVELS = ("debug", "info", "warning", "error")
 
+#: Libraries whose information is many lines that say little to who runs a service; their warnings are written.
+_TALKATIVE = ("alembic",)
+
 #: What a secret's name ends in: ``access_token``, ``PGPASSWORD``. A pattern that began with any letters would be slow.
 _NAME = r"(?:pass(?:word|wd|phrase)|token|secret|api[_-]?key)"
 
@@ -43,6 +46,8 @@ def written(level: str, stream: TextIO | None = None) -> Iterator[None]:
     handler.setFormatter(_Formatter(readable=target.isatty()))
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in _TALKATIVE if level != "debug" else ():
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     try:
         yield

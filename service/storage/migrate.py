@@ -1,5 +1,6 @@
 """Brings the tables of the records up to date: once, whoever comes first, and all of it or nothing."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ from autoprune.service.storage.database import shown
 
 #: What those who change the tables of one PostgreSQL database wait for.
 _LOCK = 0x6175746F7072756E
+
+_log = logging.getLogger(__name__)
 
 
 def bring_up_to_date(engine: Engine) -> None:
@@ -34,6 +37,7 @@ def bring_up_to_date(engine: Engine) -> None:
         if not _is_current(connection, config):
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            _log.info("tables brought up to date", extra={"database": shown(connection.engine.url)})
 
 
 @contextmanager
