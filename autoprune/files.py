@@ -17,9 +17,13 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     With `durable` that holds for a loss of power too, not only for a process that is killed.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # a part of a file is good for nothing, and a full disk needs its room
+        temporary.unlink(missing_ok=True)
+        raise

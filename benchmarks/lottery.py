@@ -15,10 +15,11 @@ import torch
 from _bench import note, table
 from _scratch import Task, cifar_task, difference, digits_task, remembered, shown
 
+from autoprune.network.masked import masked
 from autoprune.recovery.finetune import finetune
 from autoprune.training.iterative_pruning import prune_in_rounds
 from autoprune.training.iterative_settings import IterativeSettings
-from autoprune.training.masks import MaskKeeper, masked
+from autoprune.training.masks import MaskKeeper
 from autoprune.training.rounds import exponential
 
 #: Of the initial weights of the control, apart from those of all seeds.

@@ -144,8 +144,7 @@ def latency_cost(
 
     Raises:
         LatencyTableError: The table lacks a unit or a width, was never compared with this network measured whole, or
-            its error there is above 10%; it is not of one image at a time; or it leaves nothing of the smallest
-            network.
+            its error there is above 10%; or it is not of one image at a time.
 
     """
     units = fused_units(network, all_groups)
@@ -168,7 +167,7 @@ def latency_cost(
         for total, part in ((row_starts, rows), (column_starts, columns), (starts, times)):
             total.append(total[-1] + len(part[-1]))
     positions = [np.array(each[: len(units)], dtype=np.int64) for each in (row_starts, column_starts, starts, lengths)]
-    cost = LatencyCost(
+    return LatencyCost(
         calibration,
         _described(table),
         table.sha256,
@@ -179,13 +178,6 @@ def latency_cost(
         np.concatenate(times),
         *positions,
     )
-    if cost.at(least) <= 0:
-        raise LatencyTableError(
-            f"the latency table of {table.conditions.device!r} cannot price networks as small as these limits allow: "
-            f"its correction, {calibration.offset_us:.0f} us, leaves nothing of the smallest; remove less of every "
-            "layer (--max-ratio), or measure again with more networks (--networks)"
-        )
-    return cost
 
 
 def _described(table: LatencyTable) -> str:

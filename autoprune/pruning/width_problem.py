@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autoprune.costs.budget import Budget, holds
 from autoprune.costs.cost_model import CostModel
 from autoprune.costs.quantities import LATENCY, shown
-from autoprune.errors import InfeasibleBudgetError, SearchError
+from autoprune.errors import InfeasibleBudgetError, LatencyTableError, SearchError
 from autoprune.pruning.policy import PruningPolicy
 
 Counts = NDArray[np.int64]
@@ -125,6 +125,7 @@ def absolute_limits(budget: Budget, costs: CostModel, widths: Sequence[Counts]) 
     Raises:
         BudgetError: A budget the unpruned network already holds, or of a cost that is not known here.
         InfeasibleBudgetError: A budget below the smallest reachable cost.
+        LatencyTableError: The table's correction leaves nothing of the smallest network.
 
     """
     smallest = costs.cost([int(width[0]) for width in widths])
@@ -139,9 +140,16 @@ def _with_margin(limit_ns: int, costs: CostModel, smallest_ns: int) -> int:
 
     Raises:
         InfeasibleBudgetError: The smallest network is within the limit, but not by that much.
+        LatencyTableError: The smallest network would take no time at all.
 
     """
     assert costs.latency is not None
+    if smallest_ns <= 0:
+        raise LatencyTableError(
+            "expected a latency table that can price the smallest network that may be left, found that its correction, "
+            f"{costs.latency.calibration.offset_us:.0f} us, leaves nothing of it ({costs.latency.conditions}); remove "
+            "less of every layer (max_ratio), or measure again with more networks (--networks)"
+        )
     error = costs.latency.calibration.error
     limit = math.floor(limit_ns * (1 - error))
     if smallest_ns > limit:

@@ -20,14 +20,15 @@ VERSION = 1
 #: Seconds between two checkpoints within an epoch.
 EVERY_S = 60.0
 
-#: Share of the time that may go into checkpoints.
-MOST_SHARE = 0.02
+#: Share of the time that may go into checkpoints, and the seconds after which one is written all the same.
+MOST_SHARE, LONGEST_S = 0.02, 600.0
 
 
 class Checkpoint:
     """Keeps one fine-tuning in a file: at the end of every epoch, and now and then in between.
 
-    Both as long as that costs a small share of the time; where a file cannot be written, training goes on without.
+    Both as long as that costs a small share of the time, or ten minutes have gone by; where a file cannot be written,
+    training goes on without.
     """
 
     def __init__(self, path: Path, *, every_s: float = EVERY_S, most_share: float = MOST_SHARE) -> None:
@@ -44,7 +45,7 @@ class Checkpoint:
 
     def is_due(self, *, epoch_ends: bool) -> bool:
         """Tell whether to write now."""
-        least = self._took_s / self._most_share
+        least = min(self._took_s / self._most_share, LONGEST_S)
         return time.monotonic() - self._last_s >= (least if epoch_ends else max(least, self._every_s))
 
     def write(self, key: str, position: Position, tensors: Mapping[str, Tensor]) -> None:

@@ -65,8 +65,8 @@ def run_finetune(params: Mapping[str, object]) -> None:
     spec = read_spec({**values, **_ANY_PLAN, "budget": budget, "reconstruction": weights is None})
     folder = Path(str(params["output"]))
     console, checkpoint = stderr(), Checkpoint(folder / _CHECKPOINT)
-    with stop_on_interrupt(console) as should_stop, alone_in(folder):
-        with ProgressBars(console) as bars:
+    with alone_in(folder):
+        with stop_on_interrupt(console) as should_stop, ProgressBars(console) as bars:
             inputs = load_inputs(spec, bars)
             before = given if weights is not None else _cut(inputs, plan)
             teacher = inputs.problem.network.module

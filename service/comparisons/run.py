@@ -21,14 +21,14 @@ from autoprune.service.comparisons.table import csv_text
 from autoprune.service.pipeline.delivery import exported, finalist_warnings, measured_outcomes, recovered
 from autoprune.service.pipeline.finalist import Recovered
 from autoprune.service.pipeline.job import Job, start_job
-from autoprune.service.pipeline.job_files import JOURNAL
+from autoprune.service.pipeline.job_files import JOURNAL, forget_checkpoints
 from autoprune.service.pipeline.latency_check import Timer, holding
 from autoprune.service.pipeline.live_log import begin_log, remove_log
 from autoprune.service.pipeline.outcome import final_scores, int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
-from autoprune.service.pipeline.searching import CHECKPOINTS, is_trained, latency_check, search_policy
+from autoprune.service.pipeline.searching import is_trained, latency_check, search_policy
 from autoprune.service.results.job_result import REPORT, JobResult
 from autoprune.service.specs.amc_options import AGENT_ARTIFACT
 from autoprune.service.specs.progress import Progress
@@ -85,8 +85,7 @@ def run_comparison(
     write_whole(directory / TABLE, csv_text(result).encode())
     write_whole(directory / FILE, result.model_dump_json(indent=1).encode())
     remove_log(directory)
-    for folder in (directory, *directory.glob("seed-*")):
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    forget_checkpoints(directory)
     job.say("done", 1, 1, "finished")
     return result
 

@@ -22,6 +22,7 @@ from autoprune.service.engine.takeover import Takeover
 from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.engine.worker import EXIT_LOCKED, EXIT_RECORDS, EXIT_STOPPED
 from autoprune.service.engine.worker_process import Worker, cause_of_death, end, running, signal_group
+from autoprune.service.pipeline.job_files import forget_checkpoints
 from autoprune.service.settings import Settings
 from autoprune.service.storage.records import Records
 from autoprune.service.storage.states import JobState
@@ -128,6 +129,8 @@ class JobRunner:
                     self._metrics.claimed()
                     self._run_job(row)
                     ended = self._records.job(row.id)
+                    if JobState(ended.state).is_final:
+                        forget_checkpoints(self._settings.artifact_folder(row.id))
                     self._metrics.attempted(ended)
                     _log.info("attempt over", extra={"job_id": row.id, "attempt": row.attempts, "state": ended.state})
                     continue

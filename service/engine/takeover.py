@@ -12,7 +12,7 @@ from autoprune.service.engine.presence import Presence, host_name, host_of
 from autoprune.service.engine.trouble import log_trouble
 from autoprune.service.engine.worker_process import kill_leftover
 from autoprune.service.locks import held
-from autoprune.service.pipeline.job_files import JOURNAL, NOTEBOOK
+from autoprune.service.pipeline.job_files import JOURNAL, NOTEBOOK, forget_checkpoints
 from autoprune.service.settings import Settings
 from autoprune.service.storage.losses import Loss
 from autoprune.service.storage.records import Records
@@ -70,6 +70,7 @@ class Takeover:
         error = {"type": "poisoned", "detail": detail}
         if self._records.move(row.id, JobState.FAILED, attempt=row.attempts, error=error, loss=loss):
             _log.error("job %s: %s", row.id, detail)
+            forget_checkpoints(self._settings.artifact_folder(row.id))
 
     def requeue(self, row: JobRow, loss: Loss | None = None) -> None:
         """Let a job start again, unless somebody asked for its end meanwhile."""

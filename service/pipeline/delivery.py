@@ -18,6 +18,7 @@ from autoprune.recovery.checkpoint import Checkpoint
 from autoprune.service.pipeline.finalist import FILES, Finalist, Recovered
 from autoprune.service.pipeline.fronts import ExportedFront, cost_range, spread
 from autoprune.service.pipeline.job import PARITY_IMAGES, Job
+from autoprune.service.pipeline.job_files import CHECKPOINTS
 from autoprune.service.pipeline.latency_check import (
     LatencyCheck,
     latency_limit,
@@ -26,7 +27,7 @@ from autoprune.service.pipeline.latency_check import (
 from autoprune.service.pipeline.outcome import front_point, policy_outcome
 from autoprune.service.pipeline.recovery import finetuned, refitted
 from autoprune.service.pipeline.searchers import Found
-from autoprune.service.pipeline.searching import CHECKPOINTS, winner
+from autoprune.service.pipeline.searching import winner
 from autoprune.service.pipeline.timing import timed_finalists
 from autoprune.service.results.job_result import FrontPoint, PolicyOutcome
 from autoprune.service.specs.front_options import FOLDER

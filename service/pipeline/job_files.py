@@ -1,4 +1,7 @@
-"""Files in a job's folder that later jobs and questions go back to. Needs no torch."""
+"""Files in a job's folder that later jobs and questions go back to, or the job itself. Needs no torch."""
+
+import shutil
+from pathlib import Path
 
 #: Every evaluation ever made.
 JOURNAL = "journal.sqlite"
@@ -11,3 +14,12 @@ STUDIES = "studies.sqlite"
 
 #: Every figure that a study has measured, one a line behind the first; hidden from the artifacts.
 NOTEBOOK = ".measured.jsonl"
+
+#: Where trainings and refits stand, for the job to go on with.
+CHECKPOINTS = "checkpoints"
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove what only a job that goes on has a use for, from its folder and those of its seeds."""
+    for each in (folder, *folder.glob("seed-*")):
+        shutil.rmtree(each / CHECKPOINTS, ignore_errors=True)

@@ -6,7 +6,6 @@ and the result is the same. A comparison
 (:mod:`autoprune.service.comparisons.run`) takes the same steps for several seeds.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from autoprune.service.pipeline.delivery import (
     recovered,
 )
 from autoprune.service.pipeline.job import start_job
-from autoprune.service.pipeline.job_files import EVIDENCE, JOURNAL
+from autoprune.service.pipeline.job_files import EVIDENCE, JOURNAL, forget_checkpoints
 from autoprune.service.pipeline.latency_check import (
     Timer,
     holding,
@@ -33,7 +32,7 @@ from autoprune.service.pipeline.outcome import int8_view, job_result
 from autoprune.service.pipeline.pools import pool_for
 from autoprune.service.pipeline.recovery import Scorer
 from autoprune.service.pipeline.searchers import Found
-from autoprune.service.pipeline.searching import CHECKPOINTS, latency_check, search_policy
+from autoprune.service.pipeline.searching import latency_check, search_policy
 from autoprune.service.reports.job_report import write_report
 from autoprune.service.results.job_result import FILE, REPORT, JobResult
 from autoprune.service.specs.job_spec import JobSpec
@@ -118,6 +117,6 @@ def run_job(
     write_report(result, directory / REPORT)
     write_whole(directory / FILE, result.model_dump_json(indent=1).encode())
     remove_log(directory)
-    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    forget_checkpoints(directory)
     job.say("done", 1, 1, "finished")
     return result

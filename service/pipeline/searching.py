@@ -21,6 +21,7 @@ from autoprune.search.warm_start import WarmStart, exact_policy
 from autoprune.service.pipeline.continuing import first_policies
 from autoprune.service.pipeline.fronts import cost_range, with_whole_front
 from autoprune.service.pipeline.job import Job
+from autoprune.service.pipeline.job_files import CHECKPOINTS
 from autoprune.service.pipeline.latency_check import (
     NOISE_IMAGES,
     LatencyCheck,
@@ -34,9 +35,6 @@ from autoprune.service.pipeline.studies import search_log
 from autoprune.service.results.wording import BASELINES
 from autoprune.service.specs.amc_options import BATCH
 from autoprune.service.specs.pruningnet_options import METAPRUNING
-
-#: What was trained and refitted so far; gone when the job is complete.
-CHECKPOINTS = "checkpoints"
 
 
 def search_policy(job: Job, policy: str, journal: Journal, pool: EvaluationPool, before: Mapping[str, Found]) -> Found:

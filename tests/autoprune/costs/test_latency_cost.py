@@ -86,9 +86,13 @@ def test_many_plans_at_once_cost_the_same_as_one_by_one() -> None:
     assert problem.costs.latency.at(plans).tolist() == [problem.cost(kept)[LATENCY] for kept in plans]
 
 
-def test_a_correction_that_leaves_nothing_of_the_smallest_network_is_refused() -> None:
-    with pytest.raises(LatencyTableError, match=r"cannot price networks as small as .* -100000 us, leaves nothing"):
-        _problem("resnet20_cifar", offset_us=-1e5)
+def test_a_correction_that_leaves_nothing_of_the_smallest_network_is_refused_where_latency_is_limited() -> None:
+    problem = _problem("resnet20_cifar", offset_us=0)
+    network, smallest_us = problem.network, problem.cost(problem.smallest())[LATENCY] / 1000
+    table = _table(network, offset_us=-smallest_us - 1)
+    pruning_problem(network, Budget.parse("macs=50%"), latencies=table, include_residual=True)
+    with pytest.raises(LatencyTableError, match=r"can price the smallest network .* leaves nothing of it"):
+        pruning_problem(network, Budget.parse("latency=90%"), latencies=table, include_residual=True)
 
 
 @pytest.mark.timing

@@ -17,6 +17,7 @@ from sqlalchemy import update
 
 from autoprune.service.engine.service import opened
 from autoprune.service.pipeline.finalist import FILES
+from autoprune.service.pipeline.job_files import CHECKPOINTS
 from autoprune.service.rest.server import listen
 from autoprune.service.rest.uploads import add_model
 from autoprune.service.settings import Settings, SettingsError
@@ -153,12 +154,17 @@ def test_a_running_job_is_cancelled_within_three_seconds(live: Live, model: str)
     job = live.submit(model=model, **ENDLESS)
     live.wait(job["id"], training)
     pid = worker_pid(live, job["id"])
+    checkpoints = live.settings.artifact_folder(job["id"]) / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
     started = time.monotonic()
     assert live.client.post(f"/v1/jobs/{job['id']}/cancel").json()["cancel_requested"]
     done = live.finished(job["id"])
     assert time.monotonic() - started < 3
     assert (done["state"], done["error"]) == ("cancelled", None)
     assert group_is_gone(pid, 0.1)
+    while checkpoints.exists():  # nobody has a use for them any more
+        assert time.monotonic() - started < 6
+        time.sleep(0.05)
 
 
 def test_a_job_whose_worker_is_killed_goes_on_and_fails_if_that_happens_every_time(live: Live, model: str) -> None:
