@@ -34,6 +34,8 @@ JOBS: Mapping[str, tuple[Sequence[str], Mapping[str, object]]] = {
     "stop early": (("amc",), {"stop_early": True}),
 }
 
+BUDGET = "macs=50%"
+
 #: Evaluations at which the best so far is told.
 MILESTONES = (25, 50, 100, 150, 200, 400)
 
@@ -43,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/ and models/")
     parser.add_argument("--model", default="resnet20_cifar10_jpeg.onnx", help="a file, or the name of one in models/")
-    parser.add_argument("--budget", default="macs=50%")
+    parser.add_argument("--budget", default=BUDGET)
     parser.add_argument("--device", help="device or latency table of a budget of latency")
     parser.add_argument("--evaluator", action="append", choices=EVALUATORS, default=[])
     parser.add_argument("--job", action="append", choices=JOBS, default=[])
@@ -61,7 +63,7 @@ def main() -> None:
         for evaluator in arguments.evaluator or list(EVALUATORS):
             for job in arguments.job or list(JOBS):
                 _job(arguments, evaluator, job, seed)
-    name = Path(arguments.model).stem
+    name = _name(arguments)
     for path in sorted(arguments.output.glob(f"{name}/*/*/*/result.json")):
         evaluator, job = path.parts[-4:-2]
         found.setdefault((evaluator, job), []).append(JobResult.model_validate_json(path.read_text(encoding="utf-8")))
@@ -70,9 +72,15 @@ def main() -> None:
     print(table.read_text(encoding="utf-8"))  # noqa: T201 - a script's result
 
 
+def _name(arguments: argparse.Namespace) -> str:
+    """Name what is compared: the network, and the budget unless it is the usual one."""
+    quantity = arguments.budget.partition("=")[0]
+    return Path(arguments.model).stem if arguments.budget == BUDGET else f"{quantity}-{Path(arguments.model).stem}"
+
+
 def _job(arguments: argparse.Namespace, evaluator: str, job: str, seed: int) -> None:
     """Run one job where it is not complete."""
-    jobs = arguments.output / Path(arguments.model).stem / evaluator
+    jobs = arguments.output / _name(arguments) / evaluator
     folder, known = jobs / job / str(seed), jobs / "all" / str(seed) / JOURNAL
     if (folder / "result.json").exists():
         return
