@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DONE_MS = 240_000
 
 #: So many plans that a search is not over before a page has seen it.
-MODEL = tiny_onnx(width=32, convolutions=5)
+MODEL = tiny_onnx(width=32, convolutions=7)
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -96,7 +96,7 @@ def test_from_an_upload_to_a_network_that_runs(page: "Page", live: Live, tmp_pat
     images = {"name": "walk.npz", "mimeType": "application/octet-stream", "buffer": images_npz(400)}
     page.get_by_label("Upload a model").set_input_files(model)
     page.get_by_label("Upload images").set_input_files(images)
-    fill(page, budget="latency=60%", policies=["uniform", "random"], evaluations=2000)
+    fill(page, budget="latency=60%", policies=["uniform", "random"], evaluations=800)
     start(page)  # a budget of latency without a device
     page.get_by_role("alert").wait_for()
     assert "latency" in page.locator("#budget-error").inner_text()
@@ -173,7 +173,7 @@ def test_a_comparison_is_started_and_watched(page: "Page", live: Live) -> None:
     page.get_by_role("radio", name="Comparison").check()
     page.get_by_label("Seeds of a comparison").fill("2")
     page.get_by_label("Dataset").select_option("digits")
-    fill(page, budget="macs=50%", policies=["uniform", "exact"], evaluations=8)
+    fill(page, budget="macs=50%", policies=["uniform", "exact"], evaluations=12)
     start(page)
     page.wait_for_url("**/comparisons/cmp_*")
     page.get_by_role("heading", name="Policies over seeds").wait_for(timeout=DONE_MS)
