@@ -1,6 +1,7 @@
 """What pools behind Dask have in common: how an evaluator is sent out, and an executor. Imports Dask."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
@@ -18,6 +19,9 @@ _T = TypeVar("_T")
 
 #: Errors that mean a lost worker or engine, besides those of ``concurrent.futures``.
 LOST: tuple[type[Exception], ...] = (distributed.KilledWorker, CommClosedError)
+
+# It tells, with a traceback, of connections that a pool has closed on purpose, even after the pool is gone.
+logging.getLogger("distributed.batched").setLevel(logging.WARNING)
 
 _NOBODY = "no worker process is left that could evaluate; run the search again to go on"
 
