@@ -13,6 +13,7 @@ from torch import fx
 from autoprune.artifact import load_pruned
 from autoprune.datasets.splits import Split
 from autoprune.evaluation.evaluator import Evaluator
+from autoprune.files import write_whole
 from autoprune.formats.weights import save_weights
 from autoprune.network.network import network_of
 from autoprune.pruning.plan import Plan
@@ -88,7 +89,7 @@ def run_finetune(params: Mapping[str, object]) -> None:
         plan.save(folder / "plan.json")
         retrained = _score(inputs, before, after, exported)
         text = json.dumps(_to_dict(retrained), indent=1)
-        (folder / FINETUNED).write_text(text, encoding="utf-8")
+        write_whole(folder / FINETUNED, text.encode())
         checkpoint.remove()
     if params["as_json"]:
         typer.echo(text)

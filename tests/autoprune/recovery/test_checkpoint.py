@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from autoprune.errors import Cancelled, SearchError
 from autoprune.network.layers import Add
+from autoprune.recovery.checkpoint import LONGEST_S
 from autoprune.recovery.finetune import Checkpoint, FinetuneResult, FinetuneSettings, finetune
 from autoprune.recovery.position import Position
 
@@ -321,3 +323,12 @@ def test_it_is_written_where_that_costs_little(tmp_path: Path) -> None:
     for each in (frugal, seldom, eager):
         each.write("key", Position(1), {"a": torch.zeros(9)})
     assert [due(each) for each in (frugal, seldom, eager)] == [(False, False), (True, False), (True, True)]
+
+
+def test_however_long_it_takes_it_is_written_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Checkpoint(tmp_path / "file", most_share=1e-9)
+    kept.write("key", Position(1), {"weight": torch.zeros(1)})
+    written_s = time.monotonic()
+    for after_s, due in ((LONGEST_S - 10, False), (LONGEST_S + 1, True)):
+        monkeypatch.setattr(time, "monotonic", lambda after_s=after_s: written_s + after_s)
+        assert [kept.is_due(epoch_ends=ends) for ends in (True, False)] == [due, due]
